@@ -1,0 +1,251 @@
+//! `platform.toml`: the operator's half of the configuration.
+//!
+//! Every key has a default, every limit a name with its unit; an unknown key or a wrong type stops the start with the
+//! line at fault.
+
+use crate::{capability::Configs, name::ServiceName};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
+use wasmtime::{Result, error::Context as _, format_err};
+
+/// A parsed `platform.toml`.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub platform: PlatformConfig,
+    /// What each capability is backed by.
+    pub capability: Configs,
+    /// Limits of every service, unless its own say otherwise.
+    pub limits: toml::Table,
+    /// Services to run, by full name.
+    pub service: BTreeMap<ServiceName, ServiceConfig>,
+}
+
+/// The host itself.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlatformConfig {
+    /// The SPIFFE trust domain: `spiffe://<trust_domain>/service/<name>`.
+    pub trust_domain: String,
+    /// The address that listeners bind to.
+    pub listen: IpAddr,
+    /// Cores that serve requests, one runtime each; 0 is all of the machine's.
+    pub cores: usize,
+    /// Added to every service's port, so that two platforms fit on one machine.
+    pub port_offset: u16,
+    /// How long a stop waits for what is under way, in milliseconds.
+    pub drain_ms_max: u64,
+    /// How long a service may take to become healthy at start, in milliseconds.
+    pub start_ms_max: u64,
+    /// Instances alive at once in the whole host.
+    pub instances_max: u32,
+    /// Open connections per listener and core.
+    pub connections_max: usize,
+    /// How long a client may take to send a request's head, in milliseconds.
+    pub header_read_ms_max: u64,
+    /// Memory of the process that compiles a component, in bytes.
+    pub compile_memory_bytes_max: u64,
+    /// Processor time of the process that compiles a component, in seconds.
+    pub compile_cpu_s_max: u64,
+    /// Services that a request may pass, the first included; one more is refused with 508.
+    pub hops_max: usize,
+    /// How long a call between services may take, in milliseconds.
+    pub call_ms_max: u64,
+    /// `text` or `json`.
+    pub log_format: LogFormat,
+    /// A `tracing` filter: `info`, `exprsn=debug`.
+    pub log_filter: String,
+}
+
+/// How log records are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Default for PlatformConfig {
+    fn default() -> Self {
+        Self {
+            trust_domain: "exprsn.local".to_owned(),
+            listen: IpAddr::from([127, 0, 0, 1]),
+            cores: 0,
+            port_offset: 0,
+            drain_ms_max: 20_000,
+            start_ms_max: 60_000,
+            instances_max: 2_000,
+            connections_max: 10_000,
+            header_read_ms_max: 10_000,
+            compile_memory_bytes_max: 4 << 30,
+            compile_cpu_s_max: 120,
+            hops_max: 4,
+            call_ms_max: 3_000,
+            log_format: LogFormat::Text,
+            log_filter: "info".to_owned(),
+        }
+    }
+}
+
+/// One service as the operator runs it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceConfig {
+    /// The component's file, relative to the folder of components.
+    pub component: String,
+    /// False keeps it configured without running it.
+    #[serde(default = "enabled")]
+    pub enabled: bool,
+    /// Approved grants, by capability.
+    #[serde(default)]
+    pub grants: BTreeMap<String, Approval>,
+    /// Values of `wasi:config`, before the manifest's defaults.
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+    /// Limits, before the manifest's and the host's.
+    #[serde(default)]
+    pub limits: toml::Table,
+}
+
+fn enabled() -> bool {
+    true
+}
+
+/// The operator's answer to a requested grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Approval {
+    /// Granted with the scope that the manifest asks for.
+    AsRequested,
+    /// Not granted.
+    Refused,
+}
+
+/// What a service may use. Each field's name carries its unit.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Linear memory of one instance.
+    pub memory_bytes_max: usize,
+    /// Elements of one instance's tables.
+    pub table_elements_max: usize,
+    /// Host resources (requests, streams, transactions) that one instance holds.
+    pub resources_max: usize,
+    /// Time that one invocation may compute.
+    pub cpu_ms_max: u64,
+    /// Time that one invocation may take in all.
+    pub wall_ms_max: u64,
+    /// Invocations by HTTP under way at once.
+    pub invocations_max: usize,
+    /// Invocations by HTTP that wait for their turn; one more is answered 503.
+    pub waiting_max: usize,
+    /// How long an invocation waits for its turn before it is answered 503.
+    pub waiting_ms_max: u64,
+    /// Body of one request.
+    pub body_bytes_max: u64,
+    /// Body of one response, unless its route is declared `stream`.
+    pub response_bytes_max: u64,
+    /// Requests that one instance serves before it is replaced.
+    pub reuse_max: u64,
+    /// How long an unused instance is kept.
+    pub idle_ms_max: u64,
+    /// Log records in one second; more are dropped and counted.
+    pub log_records_per_second_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: 64 << 20,
+            table_elements_max: 20_000,
+            resources_max: 10_000,
+            cpu_ms_max: 5_000,
+            wall_ms_max: 30_000,
+            invocations_max: 256,
+            waiting_max: 1_024,
+            waiting_ms_max: 10_000,
+            body_bytes_max: 1 << 20,
+            response_bytes_max: 64 << 20,
+            reuse_max: 10_000,
+            idle_ms_max: 10_000,
+            log_records_per_second_max: 1_000,
+        }
+    }
+}
+
+impl Limits {
+    /// The defaults, overlaid by the tables in order: host's, manifest's, operator's for the service.
+    pub fn layered(layers: &[&toml::Table]) -> Result<Self, String> {
+        let mut merged = toml::Table::new();
+        for (key, value) in layers.iter().flat_map(|table| table.iter()) {
+            merged.insert(key.clone(), value.clone());
+        }
+        merged.try_into().map_err(|error: toml::de::Error| format!("[limits]: {}", error.message()))
+    }
+}
+
+impl Config {
+    /// Reads a `platform.toml`. The error names the file, the line and what is wrong with it.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format_err!("cannot read `{}`: {error}; name another file with --config", path.display()))?;
+        Self::parse(&text).with_context(|| format!("configuration `{}` is not valid", path.display()))
+    }
+
+    /// Parses the text of a `platform.toml`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let config: Self = toml::from_str(text).map_err(|error| format_err!("{}", error.to_string().trim_end()))?;
+        Limits::layered(&[&config.limits]).map_err(|error| format_err!("{error}"))?;
+        for (name, service) in &config.service {
+            if let Some(unknown) = service.grants.keys().find(|key| !crate::capability::NAMES.contains(&key.as_str())) {
+                return Err(format_err!(
+                    "[service.{name}] grants: `{unknown}` is no capability; there are: {}",
+                    crate::capability::NAMES.join(", ")
+                ));
+            }
+            Limits::layered(&[&service.limits]).map_err(|error| format_err!("[service.{name}] {error}"))?;
+        }
+        Ok(config)
+    }
+
+    /// Keeps only the services named, by full or short name. A name that is not configured is an error.
+    pub fn select(&mut self, names: &[String]) -> Result<()> {
+        let mut wanted = Vec::new();
+        for name in names {
+            let name = ServiceName::parse_short(name.trim()).map_err(|error| format_err!("{error}"))?;
+            if !self.service.contains_key(&name) {
+                let known: Vec<_> = self.service.keys().map(ServiceName::short).collect();
+                return Err(format_err!("service `{name}` is not in platform.toml; there are: {}", known.join(", ")));
+            }
+            wanted.push(name);
+        }
+        self.service.retain(|name, _| wanted.contains(name));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_key() {
+        let check = |text: &str, expected: &str| {
+            let error = format!("{:?}", Config::parse(text).err().expect(text));
+            assert!(error.contains(expected), "{error}");
+        };
+        check("[platform]\nlisten_on = 1", "listen_on");
+        check("[platform]\ncores = \"two\"", "cores");
+        check("[limits]\nmemory = 1", "memory");
+        check("[service.exprsn-a]\ncomponent = \"a\"\ngrants = { sqll = \"as-requested\" }", "sqll");
+        check("[service.exprsn-a]\ncomponent = \"a\"\ngrants = { sql = \"yes\" }", "as-requested");
+        check("[service.Bad]\ncomponent = \"a\"", "Bad");
+    }
+
+    #[test]
+    fn later_layers_of_limits_win() {
+        let table = |text: &str| text.parse::<toml::Table>().unwrap();
+        let limits = Limits::layered(&[&table("wall_ms_max = 1\ncpu_ms_max = 2"), &table("wall_ms_max = 3")]).unwrap();
+        assert_eq!((limits.wall_ms_max, limits.cpu_ms_max), (3, 2));
+    }
+}

@@ -1,0 +1,22 @@
+//! The Exprsn host: loads WebAssembly components, isolates them, and lends them capabilities.
+//!
+//! `main.rs` parses arguments and calls [`platform::run`]; everything else is reachable from there, top-down.
+
+pub mod ca;
+pub mod capability;
+pub mod cli;
+pub mod component;
+pub mod config;
+pub mod engine;
+pub mod invocation;
+pub mod listener;
+pub mod manifest;
+pub mod mesh;
+pub mod name;
+pub mod platform;
+pub mod problem;
+pub mod service;
+pub mod sqlite;
+pub mod store;
+pub mod telemetry;
+pub mod trigger;
