@@ -71,6 +71,9 @@ pub fn build_components(root: &Path, request: &Request) -> Result<()> {
     Ok(())
 }
 
+/// Folders that the workspaces exclude.
+const NOT_MEMBERS: [&str; 2] = ["examples", "target"];
+
 /// A component's source: its folder and the names written in it.
 #[derive(Debug)]
 struct Source {
@@ -81,9 +84,11 @@ struct Source {
 }
 
 fn find(root: &Path, kind: Kind) -> Result<Vec<Source>> {
+    let is_member =
+        |path: &PathBuf| path.is_dir() && !NOT_MEMBERS.contains(&file_name(path).as_str());
     let folders = entries(&kind.workspace(root))?
         .into_iter()
-        .filter(|path| path.join("Cargo.toml").is_file());
+        .filter(is_member);
     let sources = folders.filter_map(|folder| source(folder, kind).transpose());
     sources.collect()
 }
@@ -91,7 +96,11 @@ fn find(root: &Path, kind: Kind) -> Result<Vec<Source>> {
 /// Reads a folder of the workspace; a plain library is no component.
 fn source(folder: PathBuf, kind: Kind) -> Result<Option<Source>> {
     let cargo_path = folder.join("Cargo.toml");
-    let cargo_toml = std::fs::read_to_string(&cargo_path).about("reading", &cargo_path)?;
+    let cargo_toml = std::fs::read_to_string(&cargo_path).map_err(|error| {
+        Failure::new(format!("reading {}: {error}", cargo_path.display())).remedy(
+            "every folder here is a member of the workspace: write its Cargo.toml, or remove it",
+        )
+    })?;
     let package = manifest::string(&cargo_toml, "package", "name");
     let package = package
         .ok_or_else(|| Failure::new(format!("{} has no [package] name", cargo_path.display())))?;

@@ -2,15 +2,50 @@
 //!
 //! It compiles in seconds because it needs no crate but std.
 
+mod bench;
 mod build_components;
+mod deny;
 mod embed;
 mod manifest;
+mod new;
 mod shell;
+mod test;
+mod tidy;
 mod toolchain;
+mod up;
 
 use build_components::{Kind, Request};
 use shell::{Failure, Result, red};
 use std::process::ExitCode;
+
+const HELP: &str = "\
+Exprsn's tasks. From a fresh checkout, `cargo xtask up` is all that is needed.
+
+Usage: cargo xtask <task> [arguments]
+
+Run and test
+  up [ARGS…]                 Install what is missing, build, and run the platform until Ctrl-C.
+                             ARGS go to `exprsn up`: --services ca,auth · --data DIR · --config FILE
+  test [FILTER]              Everything CI runs: format, tidy, clippy, unit, integration, end to end.
+                             With FILTER: only build, then run the host's tests whose names contain it.
+  bench [--quick] [--json]   Measure what the README quotes.
+
+Write services
+  new service NAME           A service that builds, passes its test and answers /health at once:
+                             components/NAME, migrations/NAME, a test, a section in platform.toml.
+  build-components [NAME…]   Compile services to <target>/components/exprsn-NAME.wasm (all, or the named).
+      --guests               the host's test guests instead
+      --json                 one JSON array on stdout: name, file, bytes, changed, built_after_ms
+
+Look after the repository
+  tidy                       Rules that no other tool checks: module docs, migration names.
+  deny                       Licences, sources and known vulnerabilities of the dependencies.
+
+Environment
+  CARGO_TARGET_DIR           where everything is built; default ./target (with CI set: the cache folder)
+  XDG_CACHE_HOME             what is worth keeping between checkouts lies in its `exprsn` folder
+  EXPRSN_WASM_TOOLCHAIN      `debian` passes over rustup's wasm32-wasip2, to try the way of machines without it
+";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,13 +59,29 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(arguments: &[String]) -> Result<()> {
-    let (command, rest) = arguments
+    let (task, rest) = arguments
         .split_first()
-        .map_or(("help", arguments), |(name, rest)| (name.as_str(), rest));
+        .map_or(("help", arguments), |(task, rest)| (task.as_str(), rest));
+    let asks_for_help = rest
+        .iter()
+        .any(|argument| argument == "--help" || argument == "-h");
+    if matches!(task, "help" | "--help" | "-h")
+        || (asks_for_help && task != "up" && task != "bench")
+    {
+        print!("{HELP}");
+        return Ok(());
+    }
     let root = shell::root()?;
-    match command {
+    match task {
+        "up" => up::up(&root, rest),
+        "test" => test::test(&root, at_most_one(task, rest)?),
+        "bench" => bench::bench(&root, rest),
         "build-components" => build_components::build_components(&root, &build_request(rest)?),
-        other => Err(Failure::new(format!("there is no task {other:?}"))),
+        "new" => new::new(&root, rest),
+        "tidy" => nothing_more(task, rest).and_then(|()| tidy::tidy(&root)),
+        "deny" => nothing_more(task, rest).and_then(|()| deny::deny(&root)),
+        other => Err(Failure::new(format!("there is no task {other:?}"))
+            .remedy("cargo xtask --help lists them")),
     }
 }
 
@@ -44,14 +95,77 @@ fn build_request(arguments: &[String]) -> Result<Request> {
         match argument.as_str() {
             "--json" => request.json = true,
             "--guests" => request.kind = Kind::Guests,
-            option if option.starts_with('-') => {
-                return Err(
-                    Failure::new(format!("build-components does not know {option}"))
-                        .remedy("cargo xtask build-components [NAME…] [--guests] [--json]"),
-                );
-            }
+            option if option.starts_with('-') => return Err(unknown("build-components", option)),
             name => request.names.push(name.to_string()),
         }
     }
     Ok(request)
+}
+
+fn at_most_one<'a>(task: &str, arguments: &'a [String]) -> Result<Option<&'a str>> {
+    match arguments {
+        [] => Ok(None),
+        [one] if !one.starts_with('-') => Ok(Some(one)),
+        [option] => Err(unknown(task, option)),
+        [_, second, ..] => Err(unknown(task, second)),
+    }
+}
+
+fn nothing_more(task: &str, arguments: &[String]) -> Result<()> {
+    arguments
+        .first()
+        .map_or(Ok(()), |argument| Err(unknown(task, argument)))
+}
+
+fn unknown(task: &str, argument: &str) -> Failure {
+    Failure::new(format!("{task} does not know what {argument:?} means"))
+        .remedy("cargo xtask --help")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(String::from).collect()
+    }
+
+    #[test]
+    fn options_and_names_mix() {
+        let request = build_request(&words("auth --json ca")).unwrap();
+        assert_eq!(
+            request,
+            Request {
+                kind: Kind::Services,
+                names: words("auth ca"),
+                json: true
+            }
+        );
+        assert!(build_request(&words("--jsn")).is_err());
+    }
+
+    #[test]
+    fn surplus_arguments_are_errors() {
+        assert_eq!(at_most_one("test", &words("queue")).unwrap(), Some("queue"));
+        assert!(at_most_one("test", &words("queue sql")).is_err());
+        assert!(nothing_more("tidy", &words("x")).is_err());
+    }
+
+    #[test]
+    fn help_names_every_task() {
+        for task in [
+            "up",
+            "test",
+            "bench",
+            "new service",
+            "build-components",
+            "tidy",
+            "deny",
+        ] {
+            assert!(
+                HELP.contains(&format!("\n  {task} ")),
+                "{task} is missing in the help"
+            );
+        }
+    }
 }

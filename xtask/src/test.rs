@@ -1,0 +1,149 @@
+//! `cargo xtask test`: everything that CI runs, in order, stopping at the first failure.
+//!
+//! **Invariant:** the host is compiled in the release profile here as everywhere, so wasmtime is compiled once.
+
+use crate::build_components::{Kind, Request, build_components, build_host};
+use crate::shell::{About, Result, Steps, bold, cache_dir, cargo, green, run, say, target_dir};
+use crate::tidy;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Lints on top of rustc's and clippy's own: all are errors. The threshold stands in `.cargo/clippy.toml`.
+const LINTS: [&str; 5] = ["--", "-D", "warnings", "-D", "clippy::too_many_lines"];
+
+/// A build cache that CI machines keep is thrown away when it has grown beyond this.
+const CI_CACHE_BYTES_MAX: u64 = 16_000_000_000;
+
+/// Runs all checks, or with a filter only the builds and the tests whose names contain it.
+pub fn test(root: &Path, filter: Option<&str>) -> Result<()> {
+    bound_ci_cache(root)?;
+    let guests = Kind::Guests.workspace(root).join("Cargo.toml").is_file();
+    let mut steps = Steps::new(if filter.is_some() { 3 } else { 8 } + usize::from(guests));
+    if filter.is_none() {
+        steps.step("format", || format(root))?;
+        steps.step("tidy", || tidy::tidy(root))?;
+    }
+    steps.step("components", || build(root, Kind::Services))?;
+    if guests {
+        steps.step("test guests", || build(root, Kind::Guests))?;
+    }
+    if filter.is_none() {
+        steps.step("clippy: components", || {
+            components_native(root, &["clippy", "--workspace", "--all-targets"], &LINTS)
+        })?;
+        steps.step("unit tests: components", || {
+            components_native(root, &["test", "--workspace"], &[])
+        })?;
+        steps.step("clippy: host", || run(clippy_host(root).args(LINTS)))?;
+    }
+    steps.step("host", || build_host(root))?;
+    steps.step("tests: host and xtask", || {
+        run(&mut host_tests(root, filter))
+    })?;
+    say("");
+    steps.summary();
+    say(&green(&bold("all passed")));
+    Ok(())
+}
+
+fn build(root: &Path, kind: Kind) -> Result<()> {
+    build_components(
+        root,
+        &Request {
+            kind,
+            names: Vec::new(),
+            json: false,
+        },
+    )
+}
+
+/// The manifests of all workspaces that exist.
+fn workspaces(root: &Path) -> Vec<PathBuf> {
+    let folders = [
+        root.to_path_buf(),
+        Kind::Services.workspace(root),
+        Kind::Guests.workspace(root),
+    ];
+    folders
+        .into_iter()
+        .map(|folder| folder.join("Cargo.toml"))
+        .filter(|path| path.is_file())
+        .collect()
+}
+
+fn format(root: &Path) -> Result<()> {
+    for manifest in workspaces(root) {
+        let mut command = cargo();
+        command
+            .args(["fmt", "--all", "--check", "--manifest-path"])
+            .arg(manifest);
+        run(&mut command).map_err(|failure| {
+            failure.remedy("cargo fmt --all, in each workspace: ., components, host/tests/guests")
+        })?;
+    }
+    Ok(())
+}
+
+fn in_workspace(folder: &Path, target: &Path) -> Command {
+    let mut command = cargo();
+    command.current_dir(folder).env("CARGO_TARGET_DIR", target);
+    command
+}
+
+/// The services' code is pure enough to be checked and tested as native code, with the ordinary toolchain.
+fn components_native(root: &Path, words: &[&str], more: &[&str]) -> Result<()> {
+    let folder = Kind::Services.workspace(root);
+    if !folder.join("Cargo.toml").is_file() {
+        return Ok(());
+    }
+    let mut command = in_workspace(&folder, &target_dir(root).join("components-native"));
+    run(command
+        .env("CLIPPY_CONF_DIR", root.join(".cargo"))
+        .args(words)
+        .args(more))
+}
+
+fn clippy_host(root: &Path) -> Command {
+    let mut command = in_workspace(root, &target_dir(root));
+    command.env("CLIPPY_CONF_DIR", root.join(".cargo"));
+    command.args(["clippy", "--release", "--workspace", "--all-targets"]);
+    command
+}
+
+/// Tests find the components and guests through the variables set here.
+fn host_tests(root: &Path, filter: Option<&str>) -> Command {
+    let mut command = in_workspace(root, &target_dir(root));
+    command
+        .env("EXPRSN_COMPONENTS", Kind::Services.output(root))
+        .env("EXPRSN_GUESTS", Kind::Guests.output(root));
+    command
+        .args(["test", "--release", "-p", "exprsn", "-p", "xtask"])
+        .args(filter);
+    command
+}
+
+/// Keeps the build cache of CI machines from growing for ever; nobody's own target folder is touched.
+fn bound_ci_cache(root: &Path) -> Result<()> {
+    let cache = target_dir(root);
+    if cache != cache_dir().join("target") || bytes_below(&cache) <= CI_CACHE_BYTES_MAX {
+        return Ok(());
+    }
+    say(&format!(
+        "{} has grown beyond {} GB: starting afresh",
+        cache.display(),
+        CI_CACHE_BYTES_MAX / 1_000_000_000
+    ));
+    std::fs::remove_dir_all(&cache).about("removing", &cache)
+}
+
+fn bytes_below(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
