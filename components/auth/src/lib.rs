@@ -1,0 +1,3 @@
+//! Accounts, sessions, OAuth 2.1 and OpenID Connect.
+
+pub mod domain;
