@@ -1,0 +1,415 @@
+//! The writer thread: groups of savepoints in one transaction, and sessions that have it to themselves.
+
+use super::Error;
+use rusqlite::{Connection, Statement};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
+
+/// Closures in one transaction at most.
+const GROUP_MAX: usize = 256;
+/// After this time a transaction takes no further closures, so that the first need not wait long for the last.
+const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
+/// Steps of a session that may wait for the writer.
+const STEPS_MAX: usize = 16;
+
+/// What the writer has done, for metrics and tests.
+#[derive(Debug, Default)]
+pub struct Statistics {
+    commits: AtomicU64,
+    writes: AtomicU64,
+}
+
+impl Statistics {
+    /// Transactions committed.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    /// Closures and sessions whose effects are durable.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    fn committed(&self, writes: usize) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.writes.fetch_add(writes as u64, Ordering::Relaxed);
+    }
+}
+
+pub(super) enum Request {
+    Write(Box<dyn Member>),
+    Session { idle_max: Duration, total_max: Duration, reply: oneshot::Sender<Result<Session, Error>> },
+    Close(oneshot::Sender<()>),
+}
+
+impl Request {
+    pub(super) fn write<T, E, F>(f: F, reply: oneshot::Sender<Result<T, E>>) -> Self
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: FnMut(&Connection) -> Result<T, E> + Send + 'static,
+    {
+        Self::Write(Box::new(Write { f, outcome: None, reply }))
+    }
+}
+
+/// A closure on its way through a group.
+pub(super) trait Member: Send {
+    /// Runs it; false when it failed and its effects are to be undone.
+    fn run(&mut self, connection: &Connection) -> bool;
+    /// Answers with the outcome of the last run, or with the error that undid it.
+    fn finish(self: Box<Self>, committed: Result<(), Error>);
+    /// Nobody waits for the answer.
+    fn is_abandoned(&self) -> bool;
+}
+
+struct Write<T, E, F> {
+    f: F,
+    outcome: Option<Result<T, E>>,
+    reply: oneshot::Sender<Result<T, E>>,
+}
+
+impl<T, E, F> Member for Write<T, E, F>
+where
+    T: Send,
+    E: From<Error> + Send,
+    F: FnMut(&Connection) -> Result<T, E> + Send,
+{
+    fn run(&mut self, connection: &Connection) -> bool {
+        let f = &mut self.f;
+        let outcome = catch_unwind(AssertUnwindSafe(|| f(connection))).unwrap_or_else(|_| Err(Error::Panicked.into()));
+        self.outcome.insert(outcome).is_ok()
+    }
+
+    fn finish(self: Box<Self>, committed: Result<(), Error>) {
+        let outcome = match (committed, self.outcome) {
+            (Ok(()), Some(outcome)) => outcome,
+            (Err(error), Some(Ok(_)) | None) => Err(error.into()),
+            (_, Some(Err(error))) => Err(error),
+            (Ok(()), None) => Err(Error::Lost.into()),
+        };
+        // Whoever asked may have gone meanwhile.
+        let _ = self.reply.send(outcome);
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+}
+
+/// Starts the thread, which ends when the last sender of `requests` drops.
+pub(super) fn spawn(
+    connection: Connection,
+    requests: mpsc::Receiver<Request>,
+    statistics: Arc<Statistics>,
+    name: &str,
+) -> std::io::Result<()> {
+    let thread = std::thread::Builder::new().name(format!("w-{name}"));
+    thread.spawn(move || {
+        let closing = match Control::prepare(&connection) {
+            Ok(control) => {
+                Writer { connection: &connection, control, requests: &requests, statistics: &statistics }.serve()
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot prepare the database writer");
+                None
+            }
+        };
+        // Requests that come from now on fail as closed, and the answer tells that the file is complete.
+        drop(requests);
+        if let Err(error) = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
+            tracing::warn!(%error, "cannot write the database's log back; it is kept and read at the next start");
+        }
+        drop(connection);
+        if let Some(reply) = closing {
+            // Whoever asked may have gone meanwhile.
+            let _ = reply.send(());
+        }
+    })?;
+    Ok(())
+}
+
+/// The statements around everybody else's, prepared once and apart from the cache that guests' statements share.
+struct Control<'c> {
+    begin: Statement<'c>,
+    commit: Statement<'c>,
+    rollback: Statement<'c>,
+    savepoint: Statement<'c>,
+    release: Statement<'c>,
+    undo: Statement<'c>,
+}
+
+impl<'c> Control<'c> {
+    fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            begin: connection.prepare("BEGIN IMMEDIATE")?,
+            commit: connection.prepare("COMMIT")?,
+            rollback: connection.prepare("ROLLBACK")?,
+            savepoint: connection.prepare("SAVEPOINT member")?,
+            release: connection.prepare("RELEASE member")?,
+            undo: connection.prepare("ROLLBACK TO member")?,
+        })
+    }
+}
+
+struct Writer<'c> {
+    connection: &'c Connection,
+    control: Control<'c>,
+    requests: &'c mpsc::Receiver<Request>,
+    statistics: &'c Statistics,
+}
+
+type Members = Vec<Box<dyn Member>>;
+
+impl Writer<'_> {
+    /// Serves requests in their order until the last handle drops or one asks to close; answers whom to tell.
+    fn serve(mut self) -> Option<oneshot::Sender<()>> {
+        let mut waiting = None;
+        loop {
+            let request = waiting.take().or_else(|| self.requests.recv().ok())?;
+            match request {
+                Request::Write(first) => waiting = self.group(first),
+                Request::Session { idle_max, total_max, reply } => self.session(idle_max, total_max, reply),
+                Request::Close(reply) => return Some(reply),
+            }
+        }
+    }
+
+    /// Runs `first` and what else waits in one transaction; answers the request that ended the group.
+    fn group(&mut self, first: Box<dyn Member>) -> Option<Request> {
+        if first.is_abandoned() {
+            return None;
+        }
+        if let Err(error) = self.begin() {
+            first.finish(Err(error));
+            return None;
+        }
+        let started = Instant::now();
+        let mut ran = Members::new();
+        let mut next = None;
+        self.run(first, &mut ran);
+        while next.is_none() && ran.len() < GROUP_MAX && started.elapsed() < GROUP_TIME_MAX {
+            match self.requests.try_recv() {
+                Ok(Request::Write(member)) if member.is_abandoned() => {}
+                Ok(Request::Write(member)) => self.run(member, &mut ran),
+                Ok(other) => next = Some(other),
+                Err(_) => break,
+            }
+        }
+        self.commit(ran);
+        next
+    }
+
+    /// Runs one member in its savepoint and, if it succeeded, puts it among those that wait for the commit.
+    fn run(&mut self, mut member: Box<dyn Member>, ran: &mut Members) {
+        if self.connection.is_autocommit()
+            && let Err(error) = self.begin()
+        {
+            return member.finish(Err(error));
+        }
+        if let Err(error) = execute(&mut self.control.savepoint) {
+            return member.finish(Err(error));
+        }
+        let succeeded = member.run(self.connection);
+        if self.connection.is_autocommit() {
+            // An interrupt or a full disk ends the whole transaction, not the statement alone.
+            member.finish(Err(Error::Lost));
+            for innocent in std::mem::take(ran) {
+                self.run(innocent, ran);
+            }
+        } else if succeeded && execute(&mut self.control.release).is_ok() {
+            ran.push(member);
+        } else {
+            let undone = execute(&mut self.control.undo).and_then(|()| execute(&mut self.control.release));
+            member.finish(Err(undone.err().unwrap_or(Error::Lost)));
+        }
+    }
+
+    /// Commits and answers all. If it fails, each has a transaction of its own, so that one harms no other.
+    fn commit(&mut self, ran: Members) {
+        if self.connection.is_autocommit() {
+            return ran.into_iter().for_each(|member| member.finish(Err(Error::Lost)));
+        }
+        let committed = execute(&mut self.control.commit);
+        match committed {
+            Ok(()) => {
+                self.statistics.committed(ran.len());
+                ran.into_iter().for_each(|member| member.finish(Ok(())));
+            }
+            Err(error) => {
+                self.roll_back();
+                let alone = ran.len() == 1;
+                let mut error = Some(error);
+                for member in ran {
+                    match error.take_if(|_| alone) {
+                        Some(error) => member.finish(Err(error)),
+                        None => self.alone(member),
+                    }
+                }
+            }
+        }
+    }
+
+    fn alone(&mut self, member: Box<dyn Member>) {
+        let mut ran = Members::with_capacity(1);
+        self.run(member, &mut ran);
+        if !ran.is_empty() {
+            self.commit(ran);
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
+        execute(&mut self.control.begin)
+    }
+
+    fn roll_back(&mut self) {
+        if !self.connection.is_autocommit()
+            && let Err(error) = execute(&mut self.control.rollback)
+        {
+            tracing::error!(%error, "cannot roll back");
+        }
+    }
+
+    /// Lends the connection to one session until that ends.
+    fn session(&mut self, idle_max: Duration, total_max: Duration, reply: oneshot::Sender<Result<Session, Error>>) {
+        if reply.is_closed() {
+            return;
+        }
+        if let Err(error) = self.begin() {
+            // Whoever asked may have gone meanwhile.
+            let _ = reply.send(Err(error));
+            return;
+        }
+        // Of the standard library, whose receiver takes what waits along when it drops; flume's leaves the askers waiting.
+        let (steps, inbox) = mpsc::sync_channel(STEPS_MAX);
+        let fate = Arc::new(AtomicU8::new(OPEN));
+        let end = Instant::now() + total_max;
+        if reply.send(Ok(Session { steps, fate: fate.clone() })).is_ok() {
+            self.steps(&inbox, &fate, idle_max, end);
+        }
+        self.roll_back();
+    }
+
+    fn steps(&mut self, inbox: &mpsc::Receiver<Step>, fate: &AtomicU8, idle_max: Duration, end: Instant) {
+        loop {
+            match inbox.recv_timeout(idle_max.min(end.saturating_duration_since(Instant::now()))) {
+                Ok(Step::Run(f)) => {
+                    f(self.connection);
+                    if self.connection.is_autocommit() {
+                        // An interrupt or a full disk ended the transaction; what follows must not run without one.
+                        return fate.store(LOST, Ordering::SeqCst);
+                    }
+                }
+                Ok(Step::Commit { then, reply }) => return self.end(then, reply),
+                Ok(Step::Rollback(reply)) => {
+                    self.roll_back();
+                    // Whoever asked may have gone meanwhile.
+                    let _ = reply.send(Ok(()));
+                    return;
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => return fate.store(EXPIRED, Ordering::SeqCst),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn end(&mut self, then: Option<Box<dyn FnOnce() + Send>>, reply: oneshot::Sender<Result<(), Error>>) {
+        let committed = execute(&mut self.control.commit);
+        if committed.is_ok() {
+            self.statistics.committed(1);
+            if let Some(then) = then {
+                then();
+            }
+        } else {
+            self.roll_back();
+        }
+        // Whoever asked may have gone meanwhile.
+        let _ = reply.send(committed);
+    }
+}
+
+fn execute(statement: &mut Statement<'_>) -> Result<(), Error> {
+    Ok(statement.raw_execute().map(drop)?)
+}
+
+const OPEN: u8 = 0;
+const EXPIRED: u8 = 1;
+const LOST: u8 = 2;
+
+enum Step {
+    Run(Box<dyn FnOnce(&Connection) + Send>),
+    Commit { then: Option<Box<dyn FnOnce() + Send>>, reply: oneshot::Sender<Result<(), Error>> },
+    Rollback(oneshot::Sender<Result<(), Error>>),
+}
+
+/// An interactive transaction. Dropped, it rolls back.
+#[derive(Debug)]
+pub struct Session {
+    steps: mpsc::SyncSender<Step>,
+    fate: Arc<AtomicU8>,
+}
+
+impl Session {
+    /// Runs `f` inside the transaction. An `Err` undoes the failing statement only; the transaction goes on.
+    pub async fn run<T, E, F>(&self, f: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let run = move |connection: &Connection| {
+            let outcome = catch_unwind(AssertUnwindSafe(|| f(connection)));
+            // Whoever asked may have gone meanwhile.
+            let _ = reply.send(outcome.unwrap_or_else(|_| Err(Error::Panicked.into())));
+        };
+        self.step(Step::Run(Box::new(run)))?;
+        answer.await.unwrap_or_else(|_| Err(self.ended().into()))
+    }
+
+    /// Makes all of it durable.
+    pub async fn commit(self) -> Result<(), Error> {
+        self.finish(None).await
+    }
+
+    /// As [`Session::commit`]; `then` is called on the writer's thread after the commit, even if nobody waits for it.
+    pub async fn commit_then(self, then: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        self.finish(Some(Box::new(then))).await
+    }
+
+    /// Undoes all of it; answers when the writer serves others again.
+    pub async fn roll_back(self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.step(Step::Rollback(reply))?;
+        answer.await.unwrap_or_else(|_| Err(self.ended()))
+    }
+
+    async fn finish(self, then: Option<Box<dyn FnOnce() + Send>>) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.step(Step::Commit { then, reply })?;
+        answer.await.unwrap_or_else(|_| Err(self.ended()))
+    }
+
+    fn step(&self, step: Step) -> Result<(), Error> {
+        self.steps.try_send(step).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => Error::Overloaded,
+            mpsc::TrySendError::Disconnected(_) => self.ended(),
+        })
+    }
+
+    fn ended(&self) -> Error {
+        match self.fate.load(Ordering::SeqCst) {
+            EXPIRED => Error::Expired,
+            LOST => Error::Lost,
+            _ => Error::Closed,
+        }
+    }
+}
