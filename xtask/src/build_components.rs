@@ -4,6 +4,7 @@
 //! The test guests of the host have the same layout in a workspace of their own.
 
 use crate::embed::{embed, json_string, migrations_json};
+use crate::grants::check_grants;
 use crate::shell::{
     About, Failure, Result, bold, dim, entries, file_name, line, run, say, seconds, target_dir,
     write_if_changed,
@@ -81,6 +82,8 @@ struct Source {
     name: String,
     package: String,
     manifest: String,
+    /// As JSON, ready to embed.
+    migrations: String,
 }
 
 fn find(root: &Path, kind: Kind) -> Result<Vec<Source>> {
@@ -89,12 +92,12 @@ fn find(root: &Path, kind: Kind) -> Result<Vec<Source>> {
     let folders = entries(&kind.workspace(root))?
         .into_iter()
         .filter(is_member);
-    let sources = folders.filter_map(|folder| source(folder, kind).transpose());
+    let sources = folders.filter_map(|folder| source(root, folder, kind).transpose());
     sources.collect()
 }
 
 /// Reads a folder of the workspace; a plain library is no component.
-fn source(folder: PathBuf, kind: Kind) -> Result<Option<Source>> {
+fn source(root: &Path, folder: PathBuf, kind: Kind) -> Result<Option<Source>> {
     let cargo_path = folder.join("Cargo.toml");
     let cargo_toml = std::fs::read_to_string(&cargo_path).map_err(|error| {
         Failure::new(format!("reading {}: {error}", cargo_path.display())).remedy(
@@ -121,11 +124,16 @@ fn source(folder: PathBuf, kind: Kind) -> Result<Option<Source>> {
         ))
     })?;
     check_name(&name, &folder, kind)?;
+    let migrations = migrations_json(&match kind {
+        Kind::Services => root.join("migrations").join(file_name(&folder)),
+        Kind::Guests => folder.join("migrations"),
+    })?;
     Ok(Some(Source {
         folder,
         name,
         package,
         manifest,
+        migrations,
     }))
 }
 
@@ -255,11 +263,11 @@ fn finish(root: &Path, kind: Kind, source: &Source, artifacts: &[Artifact]) -> R
             .remedy("its Cargo.toml needs [lib] with crate-type = [\"cdylib\", \"rlib\"]")
         })?;
     let component = std::fs::read(&artifact.file).about("reading", &artifact.file)?;
-    let migrations = match kind {
-        Kind::Services => root.join("migrations").join(file_name(&source.folder)),
-        Kind::Guests => source.folder.join("migrations"),
-    };
-    let contents = embed(&component, &source.manifest, &migrations_json(&migrations)?)?;
+    // Guests of the host's tests ask for what they are refused.
+    if kind == Kind::Services {
+        check_grants(&source.name, &component, &source.manifest)?;
+    }
+    let contents = embed(&component, &source.manifest, &source.migrations)?;
     let folder = kind.output(root);
     std::fs::create_dir_all(&folder).about("creating", &folder)?;
     let file = folder.join(format!("{}.wasm", source.name));
@@ -371,6 +379,7 @@ mod tests {
             name: format!("exprsn-{short}"),
             package: format!("exprsn-{short}"),
             manifest: String::new(),
+            migrations: String::new(),
         };
         let all = [source("auth"), source("timeline")];
         let names = |names: &[&str]| {

@@ -6,6 +6,7 @@ mod bench;
 mod build_components;
 mod deny;
 mod embed;
+mod grants;
 mod manifest;
 mod new;
 mod shell;

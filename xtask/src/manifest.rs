@@ -24,19 +24,26 @@ pub fn tables(toml: &str) -> impl Iterator<Item = &str> {
     toml.lines().filter_map(header)
 }
 
-fn value<'a>(toml: &'a str, table: &str, key: &str) -> Option<&'a str> {
+/// The keys written in `table`.
+pub fn keys<'a>(toml: &'a str, table: &'a str) -> impl Iterator<Item = &'a str> {
+    pairs(toml, table).map(|(key, _)| key)
+}
+
+fn value<'a>(toml: &'a str, table: &'a str, key: &str) -> Option<&'a str> {
+    pairs(toml, table).find_map(|(name, value)| (name == key).then_some(value))
+}
+
+fn pairs<'a>(toml: &'a str, table: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
     let mut current = "";
-    for line in toml.lines() {
+    toml.lines().filter_map(move |line| {
         if let Some(name) = header(line) {
             current = name;
-        } else if let Some((name, value)) = line.split_once('=')
-            && current == table
-            && name.trim() == key
-        {
-            return Some(value.trim());
+            return None;
         }
-    }
-    None
+        let (key, value) = line.split_once('=')?;
+        let is_comment = key.trim_start().starts_with('#');
+        (current == table && !is_comment).then_some((key.trim(), value.trim()))
+    })
 }
 
 fn header(line: &str) -> Option<&str> {
