@@ -4,6 +4,7 @@
 
 mod bench;
 mod build_components;
+mod ci_cache;
 mod deny;
 mod embed;
 mod grants;

@@ -3,20 +3,17 @@
 //! **Invariant:** the host is compiled in the release profile here as everywhere, so wasmtime is compiled once.
 
 use crate::build_components::{Kind, Request, build_components, build_host};
-use crate::shell::{About, Result, Steps, bold, cache_dir, cargo, green, run, say, target_dir};
-use crate::tidy;
+use crate::shell::{Result, Steps, bold, cargo, green, run, say, target_dir};
+use crate::{ci_cache, tidy};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Lints on top of rustc's and clippy's own: all are errors. The threshold stands in `.cargo/clippy.toml`.
 const LINTS: [&str; 5] = ["--", "-D", "warnings", "-D", "clippy::too_many_lines"];
 
-/// A build cache that CI machines keep is thrown away when it has grown beyond this.
-const CI_CACHE_BYTES_MAX: u64 = 16_000_000_000;
-
 /// Runs all checks, or with a filter only the builds and the tests whose names contain it.
 pub fn test(root: &Path, filter: Option<&str>) -> Result<()> {
-    bound_ci_cache(root)?;
+    let _alone = ci_cache::prepare(root)?;
     let guests = Kind::Guests.workspace(root).join("Cargo.toml").is_file();
     let mut steps = Steps::new(if filter.is_some() { 3 } else { 8 } + usize::from(guests));
     if filter.is_none() {
@@ -120,30 +117,4 @@ fn host_tests(root: &Path, filter: Option<&str>) -> Command {
         .args(["test", "--release", "-p", "exprsn", "-p", "xtask"])
         .args(filter);
     command
-}
-
-/// Keeps the build cache of CI machines from growing for ever; nobody's own target folder is touched.
-fn bound_ci_cache(root: &Path) -> Result<()> {
-    let cache = target_dir(root);
-    if cache != cache_dir().join("target") || bytes_below(&cache) <= CI_CACHE_BYTES_MAX {
-        return Ok(());
-    }
-    say(&format!(
-        "{} has grown beyond {} GB: starting afresh",
-        cache.display(),
-        CI_CACHE_BYTES_MAX / 1_000_000_000
-    ));
-    std::fs::remove_dir_all(&cache).about("removing", &cache)
-}
-
-fn bytes_below(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return 0;
-    };
-    let sizes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
-        Ok(metadata) => metadata.len(),
-        Err(_) => 0,
-    });
-    sizes.sum()
 }
