@@ -32,6 +32,8 @@ pub struct Borrower<'a> {
     pub manifest: &'a Manifest,
     /// All approved grants: `sql` looks at `queue` and `events` for its outbox.
     pub grants: &'a Grants,
+    /// The component's migrations, applied by `sql`.
+    pub migrations: &'a crate::manifest::Migrations,
     /// Values of `wasi:config`, manifest's defaults and operator's merged.
     pub config: &'a std::collections::BTreeMap<String, String>,
 }

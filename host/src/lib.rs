@@ -5,8 +5,10 @@
 pub mod ca;
 pub mod capability;
 pub mod cli;
+pub mod clock;
 pub mod component;
 pub mod config;
+pub mod cores;
 pub mod engine;
 pub mod invocation;
 pub mod listener;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `exprsn` program: everything is in the library, so that tests and benchmarks reach it too.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    exprsn::cli::main()
+}

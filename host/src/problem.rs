@@ -25,6 +25,11 @@ impl Problem {
         Self { status, kind, detail: detail.into(), retry_after_s: None, header: None }
     }
 
+    /// The same of another kind.
+    pub fn kind(self, kind: &'static str) -> Self {
+        Self { kind, ..self }
+    }
+
     /// The same, to be retried after some seconds.
     pub fn retry_after(self, seconds: u64) -> Self {
         Self { retry_after_s: Some(seconds), ..self }
@@ -38,7 +43,7 @@ impl Problem {
     /// The response that tells it.
     pub fn into_response(self) -> WasiResponse {
         let body = serde_json::json!({
-            "type": format!("https://exprsn.dev/problems/{}", self.kind),
+            "type": format!("urn:exprsn:problem:{}", self.kind),
             "title": self.status.canonical_reason().unwrap_or("Problem"),
             "status": self.status.as_u16(),
             "detail": self.detail,

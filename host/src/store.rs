@@ -8,7 +8,7 @@ use crate::{
     name::ServiceName,
 };
 use std::{sync::Arc, time::Instant};
-use wasmtime::{ResourceLimiter, component::ResourceTable};
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -94,4 +94,46 @@ impl WasiHttpView for StoreState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
     }
+}
+
+impl StoreState {
+    fn new(context: &Arc<ServiceContext>, mesh: &Arc<crate::mesh::Mesh>, invocation: Arc<Invocation>) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(context.limits.resources_max);
+        Self {
+            table,
+            wasi: crate::capability::telemetry::baseline(&context.name),
+            http: WasiHttpCtx::new(),
+            hooks: Hooks::new(mesh.clone(), context.clone(), invocation.clone()),
+            budget: Budget::new(&context.limits),
+            service: context.clone(),
+            invocation,
+        }
+    }
+
+    /// Starts the next invocation in this store.
+    pub(crate) fn begin(&mut self, invocation: Arc<Invocation>) {
+        self.budget.renew();
+        self.hooks.begin(invocation.clone());
+        self.invocation = invocation;
+    }
+}
+
+/// A store for `version`, bounded in memory and time, for its first invocation.
+pub fn new(version: &crate::service::Version, invocation: Arc<Invocation>) -> Store<StoreState> {
+    let state = StoreState::new(&version.context, &version.mesh, invocation);
+    let mut store = Store::new(&version.engine, state);
+    store.limiter(|state| &mut state.budget);
+    store.epoch_deadline_callback(|mut context| {
+        let budget = &mut context.data_mut().budget;
+        budget.ticks += 1;
+        if budget.ticks > budget.ticks_max {
+            budget.exceeded = Some("cpu_ms_max");
+            wasmtime::bail!("it computed for longer than its limit cpu_ms_max");
+        }
+        // Others on this core get their turn between ticks.
+        Ok(UpdateDeadline::Yield(1))
+    });
+    store.set_epoch_deadline(1);
+    store
 }

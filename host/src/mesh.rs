@@ -1,0 +1,241 @@
+//! The mesh: from an outgoing request of a service to another service, here without a socket, or to the world outside.
+//!
+//! **Invariant:** nothing leaves a service but through [`Mesh::call`], which asks the service's grants first.
+
+mod egress;
+
+use crate::{
+    invocation::{Invocation, Permission, Permissions, Principal, Trigger},
+    listener::{self, Arrival, Authority},
+    name::ServiceName,
+    problem::Problem,
+    service::{Registry, Service},
+    store::ServiceContext,
+};
+use http::{StatusCode, Uri};
+use std::{
+    cell::Cell,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use wasmtime_wasi_http::{
+    Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks,
+    handler::{Request, Response},
+};
+
+pub use egress::{Egress, EgressPattern};
+
+thread_local! {
+    static CORE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Says which core's runtime this thread drives.
+pub fn enter_core(core: usize) {
+    CORE.set(core);
+}
+
+/// The core whose runtime this thread drives: calls stay on it.
+pub fn current_core() -> usize {
+    CORE.get()
+}
+
+/// What calls between services go through.
+pub struct Mesh {
+    pub registry: Arc<Registry>,
+    pub authority: Arc<crate::ca::Authority>,
+    egress: Egress,
+    hops_max: usize,
+    call_max: Duration,
+}
+
+/// In whose right a service calls another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ActAs {
+    /// In its own: the call grant is its right.
+    Service,
+    /// In that of whoever called it: a gateway.
+    User,
+}
+
+/// Where an outgoing request leads.
+enum Target {
+    Service(Arc<Service>),
+    Outside,
+}
+
+impl Mesh {
+    /// A mesh over the services in `registry`.
+    pub fn new(
+        registry: Arc<Registry>,
+        authority: Arc<crate::ca::Authority>,
+        config: &crate::config::PlatformConfig,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            registry,
+            authority,
+            egress: Egress::new(),
+            hops_max: config.hops_max,
+            call_max: Duration::from_millis(config.call_ms_max),
+        })
+    }
+
+    /// Sends `request` of the service `from`, made while it handled `cause`.
+    async fn call(
+        self: Arc<Self>,
+        from: Arc<ServiceContext>,
+        cause: Arc<Invocation>,
+        mut request: Request,
+        options: Option<RequestOptions>,
+    ) -> Result<Response, HttpError> {
+        let within = options.and_then(|options| options.first_byte_timeout);
+        match self.target(request.uri()) {
+            Target::Service(service) => self.call_service(&from, &cause, service, request, within).await,
+            Target::Outside => {
+                let granted = from.lent.http.as_ref().is_some_and(|http| http.egress_allows(request.uri()));
+                if !granted {
+                    tracing::warn!(service = %from.name, uri = %request.uri(), "egress denied: not in [grants.http] egress");
+                    return Err(HttpError::HttpRequestDenied);
+                }
+                let trace = cause.trace.child().to_header();
+                request.headers_mut().insert("traceparent", trace.parse().map_err(|_| HttpError::HttpProtocolError)?);
+                let limit = within.unwrap_or(Duration::MAX).min(cause.deadline.saturating_duration_since(Instant::now()));
+                let by_name = from.lent.http.as_ref().is_some_and(|http| http.names_host(request.uri()));
+                match tokio::time::timeout(limit, self.egress.send(request, by_name)).await {
+                    Ok(response) => response,
+                    Err(_) => Err(HttpError::HttpResponseTimeout),
+                }
+            }
+        }
+    }
+
+    /// A service by its name, or by the loopback address that it listens on.
+    fn target(&self, uri: &Uri) -> Target {
+        let host = uri.host().unwrap_or_default();
+        let loopback = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+        let found = match (self.registry.get(host), uri.port_u16()) {
+            (Some(service), _) => Some(service),
+            (None, Some(port)) if loopback => self.registry.by_port(port),
+            _ => None,
+        };
+        found.map_or(Target::Outside, Target::Service)
+    }
+
+    async fn call_service(
+        &self,
+        from: &ServiceContext,
+        cause: &Invocation,
+        to: Arc<Service>,
+        request: Request,
+        within: Option<Duration>,
+    ) -> Result<Response, HttpError> {
+        let method = request.method().as_str();
+        let grant = from.lent.http.as_ref().and_then(|http| http.call_grant(&to.name, method, request.uri().path()));
+        let Some(grant) = grant else {
+            tracing::warn!(service = %from.name, target = %to.name, method, path = request.uri().path(),
+                "call denied: not in [grants.http] call");
+            return Err(HttpError::HttpRequestDenied);
+        };
+        if let Some(problem) = self.refuse_hop(cause, &to.name) {
+            return Ok(problem.into_response());
+        }
+        let patience = match grant.act_as {
+            ActAs::User => cause.deadline,
+            ActAs::Service => cause.deadline.min(Instant::now() + self.call_max),
+        };
+        let patience = within.map_or(patience, |within| patience.min(Instant::now() + within));
+        let arrival = arrival(from, cause, grant.act_as, grant.permissions, patience);
+        match tokio::time::timeout_at(patience.into(), listener::enter(self, &to, request, arrival)).await {
+            Ok(response) => Ok(response),
+            Err(_) => Err(HttpError::HttpResponseTimeout),
+        }
+    }
+
+    /// A chain that is too long, or that comes back to where it was, is refused with the path in the detail.
+    fn refuse_hop(&self, cause: &Invocation, to: &ServiceName) -> Option<Problem> {
+        let path = || cause.path.iter().chain([to]).map(ServiceName::as_str).collect::<Vec<_>>().join(" → ");
+        if cause.path.contains(to) {
+            let detail = format!("the call would come back to where it was: {}", path());
+            return Some(Problem::new(StatusCode::LOOP_DETECTED, "call-cycle", detail));
+        }
+        (cause.path.len() >= self.hops_max).then(|| {
+            let detail = format!("the call passes more than {} services: {}", self.hops_max, path());
+            Problem::new(StatusCode::LOOP_DETECTED, "too-many-hops", detail)
+        })
+    }
+}
+
+/// How a call of `from` arrives at its target.
+fn arrival(from: &ServiceContext, cause: &Invocation, act_as: ActAs, granted: Permissions, deadline: Instant) -> Arrival {
+    let user = match act_as {
+        ActAs::Service => cause.user.clone().or_else(|| (!is_service(&cause.caller)).then(|| cause.caller.clone())),
+        ActAs::User => Some(cause.principal().clone()),
+    };
+    Arrival {
+        caller: Principal::service(&from.name),
+        user: user.filter(|user| !user.is_anonymous()),
+        authority: match act_as {
+            ActAs::Service => Authority::Granted(granted),
+            ActAs::User => Authority::OfUser,
+        },
+        address: cause.address,
+        trace: cause.trace.child(),
+        path: cause.path.clone(),
+        deadline,
+        trigger: Trigger::Http,
+    }
+}
+
+fn is_service(principal: &Principal) -> bool {
+    principal.kind == crate::invocation::PrincipalKind::Service || principal.is_anonymous()
+}
+
+/// The permission that a call grant without `permissions` gives for a method.
+pub fn permission_of_method(method: &str) -> Permission {
+    match method {
+        "GET" | "HEAD" | "OPTIONS" | "PROPFIND" | "REPORT" => Permission::Read,
+        "PATCH" => Permission::Update,
+        "DELETE" => Permission::Delete,
+        _ => Permission::Write,
+    }
+}
+
+/// The seam in wasmtime's HTTP client through which every outgoing request of a store goes.
+pub struct Hooks {
+    mesh: Arc<Mesh>,
+    service: Arc<ServiceContext>,
+    invocation: Arc<Invocation>,
+}
+
+impl Hooks {
+    pub(crate) fn new(mesh: Arc<Mesh>, service: Arc<ServiceContext>, invocation: Arc<Invocation>) -> Self {
+        Self { mesh, service, invocation }
+    }
+
+    pub(crate) fn begin(&mut self, invocation: Arc<Invocation>) {
+        self.invocation = invocation;
+    }
+}
+
+type Sent = Result<(http::Response<WasiBody>, Box<dyn Future<Output = Result<(), HttpError>> + Send>), HttpError>;
+
+impl WasiHttpHooks for Hooks {
+    fn default_scheme(&mut self) -> Option<http::uri::Scheme> {
+        Some(http::uri::Scheme::HTTP)
+    }
+
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _response_read: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        let call = self.mesh.clone().call(self.service.clone(), self.invocation.clone(), request, options);
+        Box::new(async move {
+            let response = call.await?;
+            Ok((response, Box::new(std::future::ready(Ok(()))) as Box<dyn Future<Output = _> + Send>))
+        })
+    }
+}
+

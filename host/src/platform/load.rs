@@ -1,0 +1,267 @@
+//! From configured services to versions that can run: approved, compiled, admitted, lent, linked.
+
+use crate::{
+    capability::{Boot, Borrower, Capabilities, Grants, events, queue},
+    component::{Cache, ComponentFile},
+    config::{Approval, Config, Limits, ServiceConfig},
+    cores::Cores,
+    engine,
+    manifest::RouteTable,
+    mesh::{ActAs, Mesh},
+    name::ServiceName,
+    service::{Service, Version, start_order},
+    store::{ServiceContext, StoreState},
+    trigger::{self, http::Pool},
+};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
+use tokio::sync::Semaphore;
+use wasmtime::{
+    Engine, Result, bail,
+    component::{InstancePre, Linker},
+    ensure,
+    error::Context as _,
+    format_err,
+};
+use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _, handler::ProxyPre};
+
+/// Components compiled at once: each takes a core and much memory.
+const COMPILATIONS_MAX: usize = 2;
+
+/// The one service that is lent the authority's keys.
+const CA: &str = "exprsn-ca";
+
+/// The components of all services that run.
+pub type Files = Vec<ComponentFile>;
+
+/// Reads every configured component and checks what can be checked without running it.
+pub async fn read_all(config: &Config, folder: &Path) -> Result<Files> {
+    let mut files = Vec::new();
+    for (name, service) in &config.service {
+        let path = folder.join(&service.component);
+        let file = tokio::task::spawn_blocking(move || ComponentFile::read(&path)).await.context("reading a component")??;
+        ensure!(
+            file.manifest.name == *name,
+            "[service.{name}] names component `{}`, which is {}",
+            file.path.display(),
+            file.manifest.name
+        );
+        file.check_requests().with_context(|| format!("{name} cannot be loaded"))?;
+        approve(&file, service)?;
+        files.push(file);
+    }
+    Ok(files)
+}
+
+/// What the operator approves of what the manifest asks for. A request without an answer does not load.
+fn approve(file: &ComponentFile, service: &ServiceConfig) -> Result<Grants> {
+    let name = &file.manifest.name;
+    let mut grants = file.manifest.grants.clone();
+    for asked in file.manifest.grants.names() {
+        match service.grants.get(asked) {
+            Some(Approval::AsRequested) => {}
+            Some(Approval::Refused) => {
+                bail!("{name} asks for `{asked}`, which [service.{name}] grants in platform.toml refuses; it cannot run without")
+            }
+            None => bail!(
+                "{name} asks for `{asked}`, which is not granted: write {asked} = \"as-requested\" into `grants` of [service.{name}] in platform.toml"
+            ),
+        }
+    }
+    grants.retain(|capability| service.grants.get(capability) == Some(&Approval::AsRequested));
+    let authority = grants.ca.as_ref().is_some_and(|grant| grant.authority);
+    ensure!(!authority || name.as_str() == CA, "{name} asks for `ca` with authority = true, which only {CA} may have");
+    Ok(grants)
+}
+
+/// The address of each service; two services on one port are an error.
+pub fn addresses(config: &Config, files: &Files) -> Result<BTreeMap<ServiceName, SocketAddr>> {
+    let mut addresses: BTreeMap<ServiceName, SocketAddr> = BTreeMap::new();
+    for file in files {
+        let name = &file.manifest.name;
+        let port = file.manifest.port.checked_add(config.platform.port_offset).ok_or_else(|| {
+            format_err!("{name}: port {} plus [platform] port_offset is beyond 65535", file.manifest.port)
+        })?;
+        let address = SocketAddr::new(config.platform.listen, port);
+        if let Some((other, _)) = addresses.iter().find(|(_, taken)| **taken == address) {
+            bail!("{name} and {other} both want port {port}");
+        }
+        addresses.insert(name.clone(), address);
+    }
+    Ok(addresses)
+}
+
+/// Refuses services whose declared calls form a circle. A gateway, which calls anything for its users, is left out.
+pub fn refuse_call_cycles(files: &Files) -> Result<()> {
+    let calls = |file: &ComponentFile| {
+        let calls = file.manifest.grants.http.iter().flat_map(|http| &http.call);
+        let named = calls.filter(|call| call.act_as == ActAs::Service);
+        named.filter_map(|call| ServiceName::parse(&call.service).ok()).collect()
+    };
+    let graph = files.iter().map(|file| (file.manifest.name.clone(), calls(file))).collect();
+    start_order(&graph).map(drop).map_err(|error| format_err!("[grants.http] call: {error}"))
+}
+
+/// Turns component files into versions.
+pub struct Loader {
+    engine: Engine,
+    cache: Cache,
+    boot: Boot,
+    capabilities: Capabilities,
+    mesh: Arc<Mesh>,
+    cores: Arc<Cores>,
+    services: BTreeMap<ServiceName, ServiceConfig>,
+    host_limits: toml::Table,
+    compilations: Semaphore,
+}
+
+impl Loader {
+    /// Creates the engine, large enough for the services in `files`, and starts its clock.
+    pub fn new(
+        config: &Config,
+        boot: Boot,
+        capabilities: Capabilities,
+        mesh: Arc<Mesh>,
+        cores: Arc<Cores>,
+        files: &Files,
+    ) -> Result<Self> {
+        let (mut memory, mut tables) = (0, 0);
+        for file in files {
+            let limits = limits(&config.limits, file, &config.service[&file.manifest.name])?;
+            memory = memory.max(limits.memory_bytes_max);
+            tables = tables.max(limits.table_elements_max);
+        }
+        let engine = engine::running(config.platform.instances_max, memory, tables)?;
+        engine::tick(&engine)?;
+        let cache = Cache::open(&boot.data.join("cache"), &engine)?;
+        Ok(Self {
+            engine,
+            cache,
+            boot,
+            capabilities,
+            mesh,
+            cores,
+            services: config.service.clone(),
+            host_limits: config.limits.clone(),
+            compilations: Semaphore::new(COMPILATIONS_MAX),
+        })
+    }
+
+    /// Loads a version. Says whether its code was in the cache.
+    pub async fn load(&self, file: ComponentFile) -> Result<(Arc<Version>, bool)> {
+        let name = file.manifest.name.clone();
+        let loaded = self.load_checked(file).await;
+        loaded.with_context(|| format!("{name} cannot be loaded"))
+    }
+
+    async fn load_checked(&self, file: ComponentFile) -> Result<(Arc<Version>, bool)> {
+        let service = self.services.get(&file.manifest.name).context("it is not configured in platform.toml")?;
+        let grants = approve(&file, service)?;
+        self.admit(&file, &grants).await?;
+        let (component, cached) = {
+            let _turn = self.compilations.acquire().await.context("the host is stopping")?;
+            self.cache.get(&self.engine, &file, &self.boot.config).await?
+        };
+        let linker = self.linker(&grants)?;
+        let pre = linker.instantiate_pre(&component).context("linking it to what it was granted")?;
+        let version = self.assemble(file, service, grants, &pre).await?;
+        Ok((Arc::new(version), cached))
+    }
+
+    /// Asks the certificate authority; nothing runs without its certificate.
+    async fn admit(&self, file: &ComponentFile, grants: &Grants) -> Result<()> {
+        let approved = serde_json::to_string(grants).context("writing the grants down")?;
+        let manifest = &file.manifest;
+        self.boot.authority.admit(&manifest.name, &manifest.version, &file.digest, &approved).await?;
+        Ok(())
+    }
+
+    /// Only what is granted is in the linker, and WASI's baseline, behind which there is nothing.
+    fn linker(&self, grants: &Grants) -> Result<Linker<StoreState>> {
+        let mut linker = Linker::new(&self.engine);
+        // The p2 `exit` of the first call and the p3 interfaces are distinct versions: nothing is shadowed.
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+        wasmtime_wasi_http::p3::bindings::http::types::add_to_linker::<_, WasiHttp>(&mut linker, StoreState::http)?;
+        let options = wasmtime_wasi_http::p2::bindings::http::types::LinkOptions::default();
+        wasmtime_wasi_http::p2::bindings::http::types::add_to_linker::<_, WasiHttp>(
+            &mut linker,
+            &options,
+            StoreState::http,
+        )?;
+        grants.link(&mut linker)?;
+        Ok(linker)
+    }
+
+    async fn assemble(
+        &self,
+        file: ComponentFile,
+        service: &ServiceConfig,
+        grants: Grants,
+        pre: &InstancePre<StoreState>,
+    ) -> Result<Version> {
+        let name = file.manifest.name.clone();
+        let limits = limits(&self.host_limits, &file, service)?;
+        let mut values = file.manifest.config.clone();
+        values.extend(service.config.clone());
+        let borrower = Borrower {
+            name: &name,
+            manifest: &file.manifest,
+            grants: &grants,
+            migrations: &file.migrations,
+            config: &values,
+        };
+        let lent = self.capabilities.lend(&borrower).await?;
+        let context = Arc::new(ServiceContext {
+            name: name.clone(),
+            version: file.manifest.version.clone(),
+            limits,
+            lent,
+            started: Instant::now(),
+        });
+        Ok(Version {
+            routes: RouteTable::new(&file.manifest.routes).map_err(|error| format_err!("{error}"))?,
+            metrics: self.boot.metrics.service(&name),
+            proxy: proxy(pre, &file.exports)?,
+            worker: trigger::job::worker(pre, &file.exports)?,
+            subscriber: trigger::event::subscriber(pre, &file.exports)?,
+            engine: self.engine.clone(),
+            mesh: self.mesh.clone(),
+            pools: pools(&context.limits, self.cores.count()),
+            digest: file.digest,
+            manifest: file.manifest,
+            grants,
+            context,
+        })
+    }
+}
+
+fn limits(host: &toml::Table, file: &ComponentFile, service: &ServiceConfig) -> Result<Limits> {
+    Limits::layered(&[host, &file.manifest.limits, &service.limits])
+        .map_err(|error| format_err!("{}: {error}", file.manifest.name))
+}
+
+/// The service's invocations are shared out evenly between the cores.
+fn pools(limits: &Limits, cores: usize) -> Vec<Arc<Pool>> {
+    let share = |total: usize| total.div_ceil(cores).max(1);
+    (0..cores)
+        .map(|_| Pool::new(share(limits.invocations_max), share(limits.waiting_max), limits.waiting_ms_max))
+        .collect()
+}
+
+/// The HTTP handler of either version of WASI; none where the component exports none.
+fn proxy(pre: &InstancePre<StoreState>, exports: &[String]) -> Result<Option<ProxyPre<StoreState>>> {
+    let exported = |prefix: &str| exports.iter().any(|export| export.starts_with(prefix));
+    if exported("wasi:http/handler@0.3") {
+        return Ok(Some(ProxyPre::P3(wasmtime_wasi_http::p3::bindings::ServicePre::new(pre.clone())?)));
+    }
+    if exported("wasi:http/incoming-handler@0.2") {
+        return Ok(Some(ProxyPre::P2(wasmtime_wasi_http::p2::bindings::ProxyPre::new(pre.clone())?)));
+    }
+    Ok(None)
+}
