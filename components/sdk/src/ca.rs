@@ -1,0 +1,176 @@
+//! Identity: who is calling, tokens, and keys that stay with the host.
+
+use serde_json::{Map, Value};
+
+use crate::bindings::exprsn::ca as host;
+use crate::problem::Problem;
+
+pub use host::caller::{Invocation, Kind, Principal};
+pub use host::signer::Algorithm;
+pub use host::tokens::{Rejection, Verdict};
+pub use host::types::{Claims, Error, Permissions};
+
+/// The invocation being handled; in a handler the extractor [`Caller`](crate::Caller) is shorter.
+pub fn current() -> Invocation {
+    host::caller::current()
+}
+
+/// Verifies a token, without counting a use.
+pub async fn verify(token: &str) -> Result<Verdict, Error> {
+    host::tokens::verify(token.to_owned()).await
+}
+
+/// Signs a token within the bounds of the grant `ca.mint`.
+pub async fn mint(claims: Claims) -> Result<String, Error> {
+    host::tokens::mint(claims).await
+}
+
+/// Revokes a token by its id until it expires, in every host.
+pub async fn revoke(id: &str, expires_at: i64) -> Result<(), Error> {
+    host::tokens::revoke(id.to_owned(), expires_at).await
+}
+
+/// Signs a JWT whose header says `typ`; `claims` is its payload.
+pub async fn sign_jwt(
+    key: &str,
+    algorithm: Algorithm,
+    typ: &str,
+    claims: &Value,
+) -> Result<String, Error> {
+    host::signer::sign_jwt(
+        key.to_owned(),
+        algorithm,
+        typ.to_owned(),
+        claims.to_string(),
+    )
+    .await
+}
+
+/// The public keys under `key` as a JSON Web Key Set, the present one first.
+pub async fn public_keys(key: &str, algorithm: Algorithm) -> Result<Value, Error> {
+    json(host::signer::public_keys(key.to_owned(), algorithm).await?)
+}
+
+/// HMAC-SHA256 of `data` with a secret of this service.
+pub async fn hmac(key: &str, data: impl Into<Vec<u8>>) -> Result<Vec<u8>, Error> {
+    host::signer::hmac(key.to_owned(), data.into()).await
+}
+
+fn json(text: String) -> Result<Value, Error> {
+    serde_json::from_str(&text).map_err(|error| Error::Unavailable(error.to_string()))
+}
+
+/// The certificate authority's own keys, which only exprsn-ca is given.
+pub mod authority {
+    use serde_json::Value;
+
+    use super::{Claims, Error, host, json};
+
+    pub use host::authority::{Certificate, Component, Revoked};
+
+    /// The root certificate.
+    pub async fn root() -> Result<Certificate, Error> {
+        host::authority::root().await
+    }
+
+    /// The intermediate certificate.
+    pub async fn intermediate() -> Result<Certificate, Error> {
+        host::authority::intermediate().await
+    }
+
+    /// Components that this host has admitted.
+    pub async fn components() -> Result<Vec<Component>, Error> {
+        host::authority::components().await
+    }
+
+    /// A certificate revocation list signed by the intermediate, PEM.
+    pub async fn sign_crl(
+        number: u64,
+        revoked: Vec<Revoked>,
+        next_update: i64,
+    ) -> Result<String, Error> {
+        host::authority::sign_crl(number, revoked, next_update).await
+    }
+
+    /// The token-signing keys as a JSON Web Key Set.
+    pub async fn jwks() -> Result<Value, Error> {
+        json(host::authority::jwks().await?)
+    }
+
+    /// Signs any token.
+    pub async fn sign_token(claims: Claims) -> Result<String, Error> {
+        host::authority::sign_token(claims).await
+    }
+}
+
+impl Claims {
+    /// Claims of a subject (`user:<id>`) from `now_s` on, for `lifetime_s` seconds; no permission yet, any resource.
+    pub fn new(subject: impl Into<String>, now_s: i64, lifetime_s: i64) -> Self {
+        Self {
+            id: String::new(),
+            subject: subject.into(),
+            audience: Vec::new(),
+            resources: vec!["*".to_owned()],
+            permissions: Permissions::empty(),
+            issued_at: now_s,
+            not_before: now_s,
+            expires_at: now_s + lifetime_s,
+            uses_max: None,
+            extra: "{}".to_owned(),
+        }
+    }
+
+    /// The further claims.
+    pub fn extra(&self) -> Map<String, Value> {
+        serde_json::from_str(&self.extra).unwrap_or_default()
+    }
+}
+
+impl Principal {
+    /// The token's further claims.
+    pub fn extra(&self) -> Map<String, Value> {
+        serde_json::from_str(&self.extra).unwrap_or_default()
+    }
+}
+
+impl Permissions {
+    /// The names of the flags: `["read", "write"]`.
+    pub fn names(self) -> Vec<&'static str> {
+        NAMES
+            .into_iter()
+            .filter(|(_, flag)| self.contains(*flag))
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    /// The flag of a name; none for a name that is no permission.
+    pub fn named(name: &str) -> Option<Self> {
+        NAMES
+            .into_iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, flag)| flag)
+    }
+}
+
+const NAMES: [(&str, Permissions); 6] = [
+    ("read", Permissions::READ),
+    ("write", Permissions::WRITE),
+    ("append", Permissions::APPEND),
+    ("update", Permissions::UPDATE),
+    ("delete", Permissions::DELETE),
+    ("admin", Permissions::ADMIN),
+];
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::AccessDenied(what) => Problem::forbidden(what),
+            Error::Unavailable(_) => Problem::unavailable(1),
+            Error::LimitExceeded(_) => Problem::too_many(1),
+            Error::Invalid(what) => {
+                Problem::new(http::StatusCode::UNPROCESSABLE_ENTITY).detail(what)
+            }
+            Error::NotFound => Problem::new(http::StatusCode::NOT_FOUND),
+        }
+    }
+}
