@@ -35,6 +35,7 @@ Run and test
 Write services
   new service NAME           A service that builds, passes its test and answers /health at once:
                              components/NAME, migrations/NAME, a test, a section in platform.toml.
+  new capability NAME        An interface that the host lends to services: its WIT, the host's module, both lists.
   build-components [NAME…]   Compile services to <target>/components/exprsn-NAME.wasm (all, or the named).
       --guests               the host's test guests instead
       --json                 one JSON array on stdout: name, file, bytes, changed, built_after_ms
