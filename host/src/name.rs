@@ -10,7 +10,7 @@ pub const SERVICE_NAME_BYTES_MAX: usize = 48;
 pub const SERVICE_PREFIX: &str = "exprsn-";
 
 /// A service's full name: lower-case letters, digits and hyphens, beginning with a letter. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName(Arc<str>);
 
 impl ServiceName {
@@ -54,6 +54,12 @@ impl fmt::Display for ServiceName {
 impl fmt::Debug for ServiceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl Serialize for ServiceName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
