@@ -5,7 +5,7 @@
 mod capability;
 mod service;
 
-use crate::shell::{About, Failure, Result, say};
+use crate::shell::{About, Failure, Result, command, output, say};
 use std::path::{Path, PathBuf};
 
 /// Names of folders beside the services that are no services, and of files beside their tests.
@@ -80,7 +80,20 @@ fn write_all(root: &Path, edits: &[Edit]) -> Result<()> {
             edit.path.strip_prefix(root).unwrap_or(&edit.path).display()
         ));
     }
-    Ok(())
+    format(edits)
+}
+
+/// Where lines break depends on the name, so the formatter has the last word.
+fn format(edits: &[Edit]) -> Result<()> {
+    let is_rust = |edit: &&Edit| {
+        edit.is_new
+            && edit
+                .path
+                .extension()
+                .is_some_and(|extension| extension == "rs")
+    };
+    let files = edits.iter().filter(is_rust).map(|edit| &edit.path);
+    output(command("rustfmt").args(["--edition", "2024"]).args(files)).map(drop)
 }
 
 fn changed(path: PathBuf, change: impl FnOnce(&str) -> Result<String>) -> Result<Edit> {
