@@ -1,0 +1,221 @@
+//! What guests see of the cache: `exprsn:cache/store`.
+
+use super::{
+    bucket::Rate,
+    memory::{self, Memory},
+};
+use crate::{
+    capability::{Boot, Borrower, Capability},
+    name::ServiceName,
+    store::StoreState,
+};
+use serde::{Deserialize, Serialize};
+use std::{collections::HashMap, sync::Mutex};
+use wasmtime::{
+    Result,
+    component::{Accessor, HasSelf, Linker},
+};
+
+wasmtime::component::bindgen!({
+    path: "../wit",
+    world: "exprsn:cache/imports",
+    imports: { default: trappable },
+});
+
+use exprsn::cache::store;
+
+/// `[capability.cache]`: limits. Each field's name carries its unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Keys and values of one service; what was not used for longest is evicted beyond it.
+    pub bytes_max: u64,
+    /// One value.
+    pub value_bytes_max: usize,
+    /// One key.
+    pub key_bytes_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { bytes_max: 64 << 20, value_bytes_max: 1 << 20, key_bytes_max: 512 }
+    }
+}
+
+/// `[grants.cache]`: no scope, a service has its own values only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {}
+
+/// The `cache` capability.
+#[derive(Debug)]
+pub struct Cache {
+    config: Config,
+    /// Versions of a service share its values.
+    services: Mutex<HashMap<ServiceName, Memory>>,
+}
+
+/// What one service version holds.
+#[derive(Clone, Debug)]
+pub struct Lent {
+    config: Config,
+    memory: Memory,
+}
+
+impl Capability for Cache {
+    type Config = Config;
+    type Grant = Grant;
+    type Lent = Lent;
+
+    async fn connect(_boot: &Boot, config: Config) -> Result<Self> {
+        Ok(Self { config, services: Mutex::default() })
+    }
+
+    fn link(linker: &mut Linker<StoreState>, _grant: &Grant) -> Result<()> {
+        store::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)
+    }
+
+    async fn lend(&self, borrower: &Borrower<'_>, _grant: &Grant) -> Result<Lent> {
+        let mut services = self.services.lock().expect("no holder of this lock panics");
+        let memory = services.entry(borrower.name.clone()).or_insert_with(|| Memory::new(self.config.bytes_max));
+        Ok(Lent { config: self.config, memory: memory.clone() })
+    }
+}
+
+impl Lent {
+    fn check_key(&self, key: &str) -> Result<(), store::Error> {
+        let max = self.config.key_bytes_max;
+        match key.len() {
+            0 => Err(store::Error::Invalid("a key has at least 1 byte".to_owned())),
+            bytes if bytes > max => {
+                Err(store::Error::LimitExceeded(format!("the key has {bytes} bytes, and key_bytes_max is {max}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check(&self, key: &str, value: &[u8], ttl_ms: Option<u64>) -> Result<(), store::Error> {
+        self.check_key(key)?;
+        check_ttl(ttl_ms)?;
+        let (bytes, max) = (value.len(), self.config.value_bytes_max);
+        if bytes > max {
+            return Err(store::Error::LimitExceeded(format!("the value has {bytes} bytes, and value_bytes_max is {max}")));
+        }
+        Ok(())
+    }
+}
+
+fn check_ttl(ttl_ms: Option<u64>) -> Result<(), store::Error> {
+    if ttl_ms == Some(0) {
+        return Err(store::Error::Invalid("ttl_ms must be 1 or more".to_owned()));
+    }
+    Ok(())
+}
+
+fn check_rate(capacity: u64, refill_per_second: f64, tokens: u64) -> Result<Rate, store::Error> {
+    if capacity == 0 || tokens > capacity {
+        return Err(store::Error::Invalid(format!("a bucket of capacity {capacity} never holds {tokens} tokens")));
+    }
+    if !refill_per_second.is_finite() || refill_per_second < 0.0 {
+        return Err(store::Error::Invalid(format!("refill_per_second {refill_per_second} is not a rate")));
+    }
+    Ok(Rate { capacity, refill_per_second })
+}
+
+fn lent<T: 'static>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Lent {
+    accessor.with(|mut access| access.get().service.lent.cache.clone().expect("linked only where granted"))
+}
+
+fn told(error: memory::Error) -> store::Error {
+    match error {
+        memory::Error::Invalid(text) => store::Error::Invalid(text),
+    }
+}
+
+impl store::Host for StoreState {}
+
+impl<T: Send + 'static> store::HostWithStore<T> for HasSelf<StoreState> {
+    async fn get(accessor: &Accessor<T, Self>, key: String) -> Result<Result<Option<Vec<u8>>, store::Error>> {
+        let lent = lent(accessor);
+        Ok(lent.check_key(&key).map(|()| lent.memory.get(&key).map(|value| value.to_vec())))
+    }
+
+    async fn set(
+        accessor: &Accessor<T, Self>,
+        key: String,
+        value: Vec<u8>,
+        ttl_ms: Option<u64>,
+    ) -> Result<Result<(), store::Error>> {
+        let lent = lent(accessor);
+        Ok(lent.check(&key, &value, ttl_ms).map(|()| lent.memory.set(&key, value, ttl_ms)))
+    }
+
+    async fn set_if_absent(
+        accessor: &Accessor<T, Self>,
+        key: String,
+        value: Vec<u8>,
+        ttl_ms: Option<u64>,
+    ) -> Result<Result<bool, store::Error>> {
+        let lent = lent(accessor);
+        Ok(lent.check(&key, &value, ttl_ms).map(|()| lent.memory.set_if_absent(&key, value, ttl_ms)))
+    }
+
+    async fn delete(accessor: &Accessor<T, Self>, key: String) -> Result<Result<bool, store::Error>> {
+        let lent = lent(accessor);
+        Ok(lent.check_key(&key).map(|()| lent.memory.delete(&key)))
+    }
+
+    async fn increment(
+        accessor: &Accessor<T, Self>,
+        key: String,
+        by: i64,
+        ttl_ms: Option<u64>,
+    ) -> Result<Result<i64, store::Error>> {
+        let lent = lent(accessor);
+        Ok(lent.check(&key, &[], ttl_ms).and_then(|()| lent.memory.increment(&key, by, ttl_ms).map_err(told)))
+    }
+
+    async fn take_tokens(
+        accessor: &Accessor<T, Self>,
+        key: String,
+        capacity: u64,
+        refill_per_second: f64,
+        tokens: u64,
+    ) -> Result<Result<store::Bucket, store::Error>> {
+        let lent = lent(accessor);
+        let rate = lent.check_key(&key).and_then(|()| check_rate(capacity, refill_per_second, tokens));
+        Ok(rate.map(|rate| {
+            let answer = lent.memory.take_tokens(&key, rate, tokens);
+            store::Bucket {
+                allowed: answer.allowed,
+                remaining: answer.remaining,
+                retry_after_ms: answer.retry_after_ms,
+                reset_ms: answer.reset_ms,
+            }
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(outcome: Result<(), store::Error>, expected: &str) {
+        let error = format!("{:?}", outcome.unwrap_err());
+        assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn limits_and_nonsense_are_refused_by_name() {
+        let lent = Lent { config: Config::default(), memory: Memory::new(1) };
+        assert!(lent.check("k", &[0; 1 << 20], Some(1)).is_ok());
+        check(lent.check("", &[], None), "Invalid");
+        check(lent.check(&"k".repeat(513), &[], None), "key_bytes_max is 512");
+        check(lent.check("k", &[0; (1 << 20) + 1], None), "value_bytes_max is 1048576");
+        check(lent.check("k", &[], Some(0)), "ttl_ms must be 1 or more");
+        check(check_rate(0, 1.0, 0).map(drop), "capacity 0");
+        check(check_rate(1, 1.0, 2).map(drop), "never holds 2");
+        check(check_rate(1, f64::NAN, 1).map(drop), "not a rate");
+        check(check_rate(1, -1.0, 1).map(drop), "not a rate");
+    }
+}

@@ -1,0 +1,10 @@
+//! The `cache` capability: short-lived values shared by all instances of one service, in memory.
+//!
+//! **Invariant:** a service reaches its own values only, and no service can use more than `bytes_max` of memory.
+
+pub mod bucket;
+mod host;
+mod memory;
+
+pub use host::{Cache, Config, Grant, Lent};
+pub use memory::{Error, Memory};

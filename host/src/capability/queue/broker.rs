@@ -1,0 +1,353 @@
+//! The broker: a backend with limits before it, signals to those who wait for jobs, and upkeep by the clock.
+
+use super::{
+    backend::{Backend, Error, Message, Recurrence, Result, Subscription, Take, Taken},
+    dispatch::{Consumer, JobHandler, QueueSpec},
+    job::{
+        ATTEMPTS_MAX, Backoff, Claim, Counts, DELAY_MS_MAX, EVENTS_PREFIX, ID_BYTES_MAX, Job, NAME_BYTES_MAX, NewJob,
+        Outcome, PRIORITY_MAX, QUEUE_NAME_BYTES_MAX, State, TIMEOUT_MS_MAX,
+    },
+    limits::Config,
+    schedule,
+    sqlite::SqliteBackend,
+};
+use crate::{
+    capability::events::{EVENT_ID_BYTES_MAX, Event, SUBJECT_BYTES_MAX, TOPIC_BYTES_MAX},
+    clock::now_ms,
+    manifest,
+    name::ServiceName,
+    telemetry::chain,
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+use tokio::{runtime::Handle, sync::watch, time::Instant};
+
+/// The broker's file in the data directory.
+pub const BROKER_FILE: &str = "broker.db";
+/// Longest that a listing may be.
+pub const LIST_MAX: u64 = 1_000;
+
+/// Jobs and events of all services of this host.
+#[derive(Debug)]
+pub struct Broker {
+    backend: Arc<dyn Backend>,
+    config: Config,
+    background: Handle,
+    /// Told when a queue may have something to take.
+    signals: Mutex<HashMap<String, watch::Sender<()>>>,
+    /// Which service works on a queue here.
+    workers: Mutex<BTreeMap<String, ServiceName>>,
+}
+
+/// A queue for whoever watches the platform.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct QueueOverview {
+    pub name: String,
+    /// The service that works on it here; empty where none does.
+    pub service: String,
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+impl Broker {
+    /// Opens `broker.db` in `data` and starts its upkeep on `background`. The error names the file and the remedy.
+    ///
+    /// Blocks for the time of some disk accesses.
+    pub fn open(data: &Path, background: &Handle, config: &Config) -> wasmtime::Result<Arc<Self>> {
+        let backend = SqliteBackend::open(&data.join(BROKER_FILE), config, now_ms())?;
+        Ok(Self::new(Arc::new(backend), background, config))
+    }
+
+    /// A broker before `backend`.
+    pub fn new(backend: Arc<dyn Backend>, background: &Handle, config: &Config) -> Arc<Self> {
+        let broker = Arc::new(Self {
+            backend,
+            config: config.clone(),
+            background: background.clone(),
+            signals: Mutex::default(),
+            workers: Mutex::default(),
+        });
+        background.spawn(upkeep(Arc::downgrade(&broker)));
+        broker
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Adds a job; one whose id the queue holds is not added again. Answers its id.
+    pub async fn add(&self, queue: &str, job: NewJob) -> Result<String> {
+        let id = job.id.clone();
+        self.add_many(queue, vec![job]).await?;
+        Ok(id)
+    }
+
+    /// Adds all or none, durably; answers their ids.
+    pub async fn add_many(&self, queue: &str, jobs: Vec<NewJob>) -> Result<Vec<String>> {
+        check_queue_name(queue)?;
+        if jobs.len() > self.config.batch_max {
+            let (count, max) = (jobs.len(), self.config.batch_max);
+            return Err(Error::LimitExceeded(format!("{count} jobs in one call, and batch_max is {max}")));
+        }
+        for job in &jobs {
+            self.check(job)?;
+        }
+        let ids = jobs.iter().map(|job| job.id.clone()).collect();
+        self.backend.add_many(queue, jobs, self.config.pending_max, now_ms()).await?;
+        self.signal(queue);
+        Ok(ids)
+    }
+
+    /// Whether `job` keeps the limits; the error says which it breaks.
+    pub fn check(&self, job: &NewJob) -> Result<()> {
+        check_data(&job.data, self.config.data_bytes_max, "data_bytes_max")?;
+        let invalid = |text: String| Err(Error::Invalid(text));
+        if job.id.is_empty() || job.id.len() > ID_BYTES_MAX {
+            return invalid(format!("a job id has 1 to {ID_BYTES_MAX} bytes"));
+        }
+        if job.name.len() > NAME_BYTES_MAX {
+            return invalid(format!("a job name has at most {NAME_BYTES_MAX} bytes"));
+        }
+        if job.attempts.is_some_and(|attempts| attempts == 0 || attempts > ATTEMPTS_MAX) {
+            return invalid(format!("attempts must be 1 to {ATTEMPTS_MAX}"));
+        }
+        if job.priority > PRIORITY_MAX {
+            return invalid(format!("priority must be 0 to {PRIORITY_MAX}"));
+        }
+        let wait_ms = match job.backoff {
+            Some(Backoff::Fixed { delay_ms } | Backoff::Exponential { delay_ms }) => delay_ms.max(job.delay_ms),
+            None => job.delay_ms,
+        };
+        if wait_ms > DELAY_MS_MAX {
+            return invalid(format!("a delay has at most {DELAY_MS_MAX} milliseconds"));
+        }
+        if job.timeout_ms.is_some_and(|timeout_ms| timeout_ms == 0 || timeout_ms > TIMEOUT_MS_MAX) {
+            return invalid(format!("timeout_ms must be 1 to {TIMEOUT_MS_MAX}"));
+        }
+        Ok(())
+    }
+
+    /// Whether an event of these parts keeps the limits; the error says which it breaks.
+    pub fn check_event(&self, id: &str, topic: &str, subject: Option<&str>, data: &str) -> Result<()> {
+        let invalid = |text: String| Err(Error::Invalid(text));
+        if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX || topic.contains('*') {
+            return invalid(format!("a topic has 1 to {TOPIC_BYTES_MAX} bytes and no `*`"));
+        }
+        if id.is_empty() || id.len() > EVENT_ID_BYTES_MAX {
+            return invalid(format!("an event id has 1 to {EVENT_ID_BYTES_MAX} bytes"));
+        }
+        if subject.is_some_and(|subject| subject.len() > SUBJECT_BYTES_MAX) {
+            return invalid(format!("a subject has at most {SUBJECT_BYTES_MAX} bytes"));
+        }
+        check_data(data, self.config.event_bytes_max, "event_bytes_max")
+    }
+
+    /// Publishes an event durably: every subscribing service gets it once, however often the id is published.
+    pub async fn publish(&self, event: Event) -> Result<()> {
+        self.check_event(&event.id, &event.topic, event.subject.as_deref(), &event.data)?;
+        let touched = self.backend.deliver(vec![Message::Event(event)], Some(self.config.pending_max), now_ms()).await?;
+        touched.iter().for_each(|queue| self.signal(queue));
+        Ok(())
+    }
+
+    /// Delivers what a committed transaction promised, each message once per id. Not bounded by `pending_max`: the
+    /// promise is given, and what is not taken here would stay in the outbox.
+    pub async fn relay(&self, batch: Vec<Message>) -> Result<()> {
+        let touched = self.backend.deliver(batch, None, now_ms()).await?;
+        touched.iter().for_each(|queue| self.signal(queue));
+        Ok(())
+    }
+
+    /// Makes the manifest's subscriptions those of `service`, durably: events reach it also when it was stopped.
+    pub async fn subscribe(&self, service: &ServiceName, wanted: &[manifest::Subscription]) -> Result<()> {
+        let wanted = wanted.iter().map(|wanted| Subscription {
+            service: service.clone(),
+            topic: wanted.topic.clone(),
+            attempts: wanted.attempts.clamp(1, ATTEMPTS_MAX),
+        });
+        self.backend.subscribe(service, wanted.collect()).await
+    }
+
+    pub async fn subscriptions(&self) -> Result<Vec<Subscription>> {
+        self.backend.subscriptions().await
+    }
+
+    /// The newest events whose topic matches `pattern`, newest first, at most [`LIST_MAX`].
+    pub async fn events(&self, pattern: &str, limit: u64) -> Result<Vec<Event>> {
+        self.backend.events(pattern, limit.min(LIST_MAX)).await
+    }
+
+    pub async fn get(&self, queue: &str, id: &str) -> Result<Job> {
+        self.backend.get(queue, id).await
+    }
+
+    /// Jobs in `state`, newest first, at most [`LIST_MAX`].
+    pub async fn list(&self, queue: &str, state: State, offset: u64, limit: u64) -> Result<Vec<Job>> {
+        self.backend.list(queue, state, offset, limit.min(LIST_MAX)).await
+    }
+
+    /// Zeros for a queue that never was.
+    pub async fn counts(&self, queue: &str) -> Result<Counts> {
+        self.backend.counts(queue).await
+    }
+
+    /// Every queue that ever had jobs or a worker, sorted by name.
+    pub async fn queues(&self) -> Result<Vec<QueueOverview>> {
+        let counted = self.backend.overview().await?;
+        let workers = self.workers();
+        let service = |name: &str| workers.get(name).map(ServiceName::to_string).unwrap_or_default();
+        Ok(counted.into_iter().map(|(name, counts)| QueueOverview { service: service(&name), name, counts }).collect())
+    }
+
+    /// Whether the broker can be read now.
+    pub async fn ping(&self) -> bool {
+        self.backend.counts("").await.is_ok()
+    }
+
+    /// Removes a job that is not active.
+    pub async fn remove(&self, queue: &str, id: &str) -> Result<()> {
+        self.backend.remove(queue, id).await
+    }
+
+    /// Puts a failed job back to wait, with its attempts counted anew.
+    pub async fn retry(&self, queue: &str, id: &str) -> Result<()> {
+        self.backend.retry(queue, id).await?;
+        self.signal(queue);
+        Ok(())
+    }
+
+    /// Stops or restarts handing out jobs; active ones finish.
+    pub async fn pause(&self, queue: &str, paused: bool) -> Result<()> {
+        check_queue_name(queue).or_else(|error| if queue.starts_with(EVENTS_PREFIX) { Ok(()) } else { Err(error) })?;
+        self.backend.pause(queue, paused).await?;
+        self.signal(queue);
+        Ok(())
+    }
+
+    /// Starts to work on the queues of `service`: hands their jobs to `handler` until the consumer is drained or dropped.
+    pub async fn consume(
+        self: &Arc<Self>,
+        service: &ServiceName,
+        specs: Vec<QueueSpec>,
+        handler: Arc<dyn JobHandler>,
+    ) -> Result<Consumer> {
+        let (names, recurrences) = recurrences(&specs)?;
+        for spec in &specs {
+            self.backend.declare(&spec.name, spec.settings.clone()).await?;
+        }
+        self.backend.schedule(names, recurrences, schedule::next_due, now_ms()).await?;
+        self.workers().extend(specs.iter().map(|spec| (spec.name.clone(), service.clone())));
+        Ok(Consumer::start(self, service, specs, handler))
+    }
+
+    /// Writes everything back and closes; whatever is asked afterwards fails.
+    pub async fn close(&self) {
+        self.backend.close().await;
+    }
+
+    pub(super) async fn settle(&self, queue: &str, outcomes: Vec<(Claim, Outcome)>, take: Option<Take>) -> Result<Taken> {
+        self.backend.settle(queue, outcomes, take, now_ms()).await
+    }
+
+    pub(super) async fn extend(&self, claims: Vec<Claim>, lease_ms: u64) -> Result<Vec<Claim>> {
+        self.backend.extend(claims, now_ms().saturating_add_unsigned(lease_ms)).await
+    }
+
+    /// Adds the jobs of occurrences that are due; answers when the next one is.
+    pub(super) async fn recur(&self, queues: Vec<String>) -> Result<Option<i64>> {
+        let (touched, next) = self.backend.recur(queues, schedule::next_due, now_ms()).await?;
+        touched.iter().for_each(|queue| self.signal(queue));
+        Ok(next)
+    }
+
+    /// Changes whenever `queue` may have something to take.
+    pub(super) fn watch(&self, queue: &str) -> watch::Receiver<()> {
+        let mut signals = self.signals.lock().expect("no holder of this lock panics");
+        signals.entry(queue.to_owned()).or_insert_with(|| watch::Sender::new(())).subscribe()
+    }
+
+    pub(super) fn background(&self) -> &Handle {
+        &self.background
+    }
+
+    fn signal(&self, queue: &str) {
+        if let Some(signal) = self.signals.lock().expect("no holder of this lock panics").get(queue) {
+            signal.send_modify(|()| ());
+        }
+    }
+
+    fn workers(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, ServiceName>> {
+        self.workers.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// The queues that recur by the clock, and their recurrences.
+fn recurrences(specs: &[QueueSpec]) -> Result<(Vec<String>, Vec<Recurrence>)> {
+    let mut wanted = Vec::new();
+    for spec in specs {
+        for recurrence in &spec.recurrences {
+            schedule::check(&recurrence.cron).map_err(Error::Invalid)?;
+            wanted.push(recurrence.clone());
+        }
+    }
+    Ok((specs.iter().map(|spec| spec.name.clone()).collect(), wanted))
+}
+
+/// Whether guests may name a queue so: colons are the host's.
+pub fn check_queue_name(name: &str) -> Result<()> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if name.is_empty() || name.len() > QUEUE_NAME_BYTES_MAX || !name.bytes().all(plain) {
+        return Err(Error::Invalid(format!(
+            "queue name `{}` must have 1 to {QUEUE_NAME_BYTES_MAX} letters, digits, `-`, `_` or `.`",
+            name.escape_default().take(QUEUE_NAME_BYTES_MAX).collect::<String>()
+        )));
+    }
+    Ok(())
+}
+
+/// Whether `data` is JSON and small enough; the error names `limit`.
+pub fn check_data(data: &str, bytes_max: usize, limit: &str) -> Result<()> {
+    if data.len() > bytes_max {
+        return Err(Error::LimitExceeded(format!("data has {} bytes, and {limit} is {bytes_max}", data.len())));
+    }
+    match serde_json::from_str::<serde::de::IgnoredAny>(data) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::Invalid(format!("data is not JSON: {error}"))),
+    }
+}
+
+/// Returns stalled jobs and removes what is kept too long, until the broker has gone.
+async fn upkeep(broker: Weak<Broker>) {
+    let mut tidied = Instant::now();
+    loop {
+        let Some(check_ms) = broker.upgrade().map(|broker| broker.config.stalled_check_ms) else { return };
+        tokio::time::sleep(Duration::from_millis(check_ms.max(1))).await;
+        let Some(broker) = broker.upgrade() else { return };
+        match broker.backend.rescue(broker.config.stalled_max, now_ms()).await {
+            Ok(touched) => touched.iter().for_each(|queue| {
+                tracing::warn!(%queue, "leases expired; their jobs wait again");
+                broker.signal(queue);
+            }),
+            Err(Error::Database(crate::sqlite::Error::Closed)) => return,
+            Err(error) => tracing::error!(error = chain(&error.into()), "cannot look for stalled jobs"),
+        }
+        if tidied.elapsed() >= Duration::from_millis(broker.config.tidy_ms) {
+            tidied = Instant::now();
+            tidy(&broker).await;
+        }
+    }
+}
+
+async fn tidy(broker: &Broker) {
+    loop {
+        match broker.backend.tidy(now_ms()).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return tracing::error!(error = chain(&error.into()), "cannot remove old events"),
+        }
+    }
+}

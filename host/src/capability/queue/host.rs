@@ -1,0 +1,304 @@
+//! What guests see of queues: `exprsn:queue/client`.
+
+use super::{
+    backend::{self, Error},
+    broker::{Broker, check_queue_name},
+    job::{Backoff, Job, NewJob, State},
+    limits::Config,
+};
+use crate::{
+    capability::{Boot, Borrower, Capability},
+    name::{ServiceName, matches},
+    store::StoreState,
+    telemetry::chain,
+};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use wasmtime::{
+    Result,
+    component::{Accessor, HasSelf, Linker},
+};
+
+wasmtime::component::bindgen!({
+    path: "../wit",
+    world: "exprsn:queue/imports",
+    imports: { default: trappable },
+});
+
+use exprsn::queue::{client, types};
+
+/// The `queue` capability.
+pub struct Queue {
+    broker: Arc<Broker>,
+}
+
+/// `[grants.queue]`: names of queues, or prefixes that end in `*`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Grant {
+    /// Queues to add jobs to and to look into.
+    pub produce: Vec<String>,
+    /// Queues to work on.
+    pub consume: Vec<String>,
+    /// Queues to look into, and whose jobs to remove, retry and pause.
+    pub manage: Vec<String>,
+}
+
+impl Grant {
+    /// Whether jobs may be added to `queue`; the error says which grant is missing and where it is written.
+    pub fn allow_produce(&self, queue: &str) -> Result<(), String> {
+        match covers(&self.produce, queue) || covers(&self.manage, queue) {
+            true => Ok(()),
+            false => Err(denial(queue, "produce")),
+        }
+    }
+
+    fn allow_manage(&self, queue: &str) -> Result<(), String> {
+        if covers(&self.manage, queue) { Ok(()) } else { Err(denial(queue, "manage")) }
+    }
+}
+
+fn covers(patterns: &[String], queue: &str) -> bool {
+    patterns.iter().any(|pattern| matches(pattern, queue))
+}
+
+fn denial(queue: &str, scope: &str) -> String {
+    format!("queue `{queue}` is not granted: add \"{queue}\" to `{scope}` under [grants.queue] in component.toml")
+}
+
+/// What one service version holds.
+#[derive(Debug)]
+pub struct Lent {
+    broker: Arc<Broker>,
+    service: ServiceName,
+    grant: Grant,
+}
+
+impl Capability for Queue {
+    type Config = Config;
+    type Grant = Grant;
+    type Lent = Lent;
+
+    async fn connect(boot: &Boot, _config: Config) -> Result<Self> {
+        Ok(Self { broker: boot.broker.clone() })
+    }
+
+    fn link(linker: &mut Linker<StoreState>, _grant: &Grant) -> Result<()> {
+        types::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
+        client::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)
+    }
+
+    async fn lend(&self, borrower: &Borrower<'_>, grant: &Grant) -> Result<Lent> {
+        Ok(Lent { broker: self.broker.clone(), service: borrower.name.clone(), grant: grant.clone() })
+    }
+}
+
+/// The state and the present invocation of the store that calls.
+struct Call {
+    context: Arc<crate::store::ServiceContext>,
+    invocation: Arc<crate::invocation::Invocation>,
+}
+
+impl Call {
+    fn of<T: 'static>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Self {
+        accessor.with(|mut access| {
+            let state = access.get();
+            Self { context: state.service.clone(), invocation: state.invocation.clone() }
+        })
+    }
+
+    fn lent(&self) -> &Lent {
+        self.context.lent.queue.as_ref().expect("linked only where granted")
+    }
+
+    /// The job that the guest asks for, with what the host knows of it.
+    fn new_job(&self, name: String, data: String, options: client::Options) -> NewJob {
+        NewJob {
+            id: options.job_id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
+            name,
+            data,
+            attempts: options.attempts,
+            backoff: options.backoff.map(|backoff| match backoff {
+                types::Backoff::Fixed(delay_ms) => Backoff::Fixed { delay_ms },
+                types::Backoff::Exponential(delay_ms) => Backoff::Exponential { delay_ms },
+            }),
+            delay_ms: options.delay_ms,
+            priority: options.priority,
+            timeout_ms: options.timeout_ms,
+            subject: None,
+            origin: Some(self.lent().service.clone()),
+            trace: Some(self.invocation.trace),
+        }
+    }
+}
+
+fn denied(text: String) -> types::Error {
+    types::Error::AccessDenied(text)
+}
+
+/// What a guest is told: its own faults with their text, the host's without.
+fn told(error: Error) -> types::Error {
+    match error {
+        Error::NotFound => types::Error::NotFound,
+        Error::Invalid(text) => types::Error::Invalid(text),
+        Error::LimitExceeded(text) => types::Error::LimitExceeded(text),
+        Error::Database(_) => {
+            tracing::error!(error = chain(&error.into()), "the broker failed");
+            types::Error::Unavailable("queues cannot be reached now".to_owned())
+        }
+    }
+}
+
+fn shown(job: Job) -> types::Job {
+    types::Job {
+        id: job.id,
+        queue: job.queue,
+        name: job.name,
+        data: job.data,
+        attempt: job.attempt,
+        attempts: job.attempts,
+        priority: job.priority,
+        state: shown_state(job.state),
+        created_at: job.created_at,
+        processed_at: job.processed_at,
+        finished_at: job.finished_at,
+        failed_reason: job.failed_reason,
+        return_value: job.return_value,
+    }
+}
+
+fn shown_state(state: State) -> types::State {
+    match state {
+        State::Waiting => types::State::Waiting,
+        State::Delayed => types::State::Delayed,
+        State::Prioritized => types::State::Prioritized,
+        State::Active => types::State::Active,
+        State::Completed => types::State::Completed,
+        State::Failed => types::State::Failed,
+        State::Paused => types::State::Paused,
+    }
+}
+
+fn meant_state(state: types::State) -> State {
+    match state {
+        types::State::Waiting => State::Waiting,
+        types::State::Delayed => State::Delayed,
+        types::State::Prioritized => State::Prioritized,
+        types::State::Active => State::Active,
+        types::State::Completed => State::Completed,
+        types::State::Failed => State::Failed,
+        types::State::Paused => State::Paused,
+    }
+}
+
+impl types::Host for StoreState {}
+impl client::Host for StoreState {}
+
+type Answer<T> = Result<Result<T, types::Error>>;
+
+/// Looking into a queue needs either grant for it.
+async fn look<T>(call: &Call, queue: &str, read: impl Future<Output = backend::Result<T>>) -> Result<T, types::Error> {
+    call.lent().grant.allow_produce(queue).map_err(denied)?;
+    read.await.map_err(told)
+}
+
+async fn manage(
+    call: &Call,
+    queue: &str,
+    change: impl Future<Output = backend::Result<()>>,
+) -> Result<(), types::Error> {
+    call.lent().grant.allow_manage(queue).map_err(denied)?;
+    change.await.map_err(told)
+}
+
+async fn add(call: &Call, queue: &str, jobs: Vec<NewJob>) -> Result<Vec<String>, types::Error> {
+    // A name that is not allowed is invalid and never granted: deliveries of events are not for guests to add.
+    check_queue_name(queue).map_err(told)?;
+    call.lent().grant.allow_produce(queue).map_err(denied)?;
+    call.lent().broker.add_many(queue, jobs).await.map_err(told)
+}
+
+impl<T: Send + 'static> client::HostWithStore<T> for HasSelf<StoreState> {
+    async fn add(
+        accessor: &Accessor<T, Self>,
+        queue: String,
+        name: String,
+        data: String,
+        options: client::Options,
+    ) -> Answer<String> {
+        let call = Call::of(accessor);
+        let job = call.new_job(name, data, options);
+        Ok(add(&call, &queue, vec![job]).await.map(|mut ids| ids.pop().expect("one job was added, one id is answered")))
+    }
+
+    async fn add_many(accessor: &Accessor<T, Self>, queue: String, jobs: Vec<client::NewJob>) -> Answer<Vec<String>> {
+        let call = Call::of(accessor);
+        let jobs = jobs.into_iter().map(|job| call.new_job(job.name, job.data, job.options)).collect();
+        Ok(add(&call, &queue, jobs).await)
+    }
+
+    async fn get(accessor: &Accessor<T, Self>, queue: String, id: String) -> Answer<types::Job> {
+        let call = Call::of(accessor);
+        Ok(look(&call, &queue, call.lent().broker.get(&queue, &id)).await.map(shown))
+    }
+
+    async fn list(
+        accessor: &Accessor<T, Self>,
+        queue: String,
+        state: client::State,
+        offset: u32,
+        limit: u32,
+    ) -> Answer<Vec<types::Job>> {
+        let call = Call::of(accessor);
+        let listing = call.lent().broker.list(&queue, meant_state(state), offset.into(), limit.into());
+        Ok(look(&call, &queue, listing).await.map(|jobs| jobs.into_iter().map(shown).collect()))
+    }
+
+    async fn counts(accessor: &Accessor<T, Self>, queue: String) -> Answer<types::JobCounts> {
+        let call = Call::of(accessor);
+        let counts = look(&call, &queue, call.lent().broker.counts(&queue)).await;
+        Ok(counts.map(|counts| types::JobCounts {
+            waiting: counts.waiting,
+            delayed: counts.delayed,
+            prioritized: counts.prioritized,
+            active: counts.active,
+            completed: counts.completed,
+            failed: counts.failed,
+            paused: counts.paused,
+        }))
+    }
+
+    async fn remove(accessor: &Accessor<T, Self>, queue: String, id: String) -> Answer<()> {
+        let call = Call::of(accessor);
+        Ok(manage(&call, &queue, call.lent().broker.remove(&queue, &id)).await)
+    }
+
+    async fn retry(accessor: &Accessor<T, Self>, queue: String, id: String) -> Answer<()> {
+        let call = Call::of(accessor);
+        Ok(manage(&call, &queue, call.lent().broker.retry(&queue, &id)).await)
+    }
+
+    async fn pause(accessor: &Accessor<T, Self>, queue: String, paused: bool) -> Answer<()> {
+        let call = Call::of(accessor);
+        Ok(manage(&call, &queue, call.lent().broker.pause(&queue, paused)).await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denials_say_what_to_add_where() {
+        let grant = Grant { produce: vec!["mail-*".to_owned()], manage: vec!["ops".to_owned()], ..Grant::default() };
+        assert_eq!(grant.allow_produce("mail-out"), Ok(()));
+        assert_eq!(grant.allow_produce("ops"), Ok(()));
+        assert_eq!(grant.allow_manage("ops"), Ok(()));
+        let text = grant.allow_manage("mail-out").unwrap_err();
+        assert_eq!(
+            text,
+            "queue `mail-out` is not granted: add \"mail-out\" to `manage` under [grants.queue] in component.toml"
+        );
+        assert!(grant.allow_produce("other").unwrap_err().contains("`produce`"));
+    }
+}
