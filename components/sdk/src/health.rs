@@ -65,8 +65,8 @@ impl IntoResponse for Health {
     }
 }
 
-/// Asks the host.
-pub(crate) async fn health() -> Health {
+/// Asks the host how this service is.
+pub async fn health() -> Health {
     let reading = service::status().await;
     #[allow(
         clippy::cast_precision_loss,

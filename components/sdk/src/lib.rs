@@ -108,7 +108,7 @@ pub use body::{Body, BodyStream};
 pub use events::Events;
 pub use extract::{Caller, IdempotencyKey};
 pub use futures_core::Stream;
-pub use futures_util::future::{join, join_all, select};
+pub use futures_util::future::{Either, LocalBoxFuture, join, join_all, select};
 pub use futures_util::{StreamExt, stream};
 pub use handler::Handler;
 pub use headers::Headers;
@@ -116,7 +116,7 @@ pub use problem::{Document as ProblemDocument, FieldError, PROBLEM_JSON, Problem
 pub use queue::Jobs;
 pub use request::Request;
 pub use response::{IntoResponse, Response};
-pub use router::Router;
+pub use router::{Around, Next, Router};
 pub use runtime::spawn;
 pub use sse::{KEEP_ALIVE_MS, Sse, SseEvent};
 

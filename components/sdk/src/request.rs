@@ -89,6 +89,22 @@ impl Request {
         })
     }
 
+    /// The header fields, to be changed.
+    pub fn headers_mut(&mut self) -> &mut Headers {
+        self.headers();
+        self.headers
+            .get_mut()
+            .expect("the line above has fetched them")
+    }
+
+    /// The host and port that the client asked for (its `Host` field); none after the body was taken.
+    pub fn authority(&self) -> Option<String> {
+        self.wire
+            .as_ref()
+            .and_then(|wire| wire.get_authority())
+            .or_else(|| self.headers().get("host").map(str::to_owned))
+    }
+
     /// The values of the route's `{names}`, decoded, in their order.
     pub fn params(&self) -> &[(String, String)] {
         &self.params

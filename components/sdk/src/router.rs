@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 
+use futures_util::future::LocalBoxFuture;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
@@ -20,9 +21,23 @@ pub struct Router {
     pub(crate) paths: Vec<Path>,
     tree: matchit::Router<usize>,
     fallback: Option<Endpoint>,
+    around: Option<Around>,
     /// Where the last route is, for the methods that say more about it.
     last: Option<(usize, usize)>,
     document: OnceCell<String>,
+}
+
+/// What [`Router::around`] takes: `fn gate(request: Request, next: Next<'_>) -> LocalBoxFuture<'_, Response>`.
+pub type Around = for<'a> fn(Request, Next<'a>) -> LocalBoxFuture<'a, Response>;
+
+/// The router itself, as what is around it sees it.
+pub struct Next<'a>(&'a Router);
+
+impl Next<'_> {
+    /// The router's answer.
+    pub async fn run(self, request: Request) -> Response {
+        self.0.answer(request).await
+    }
 }
 
 /// The routes of one pattern.
@@ -65,6 +80,7 @@ impl Router {
             paths: Vec::new(),
             tree: matchit::Router::new(),
             fallback: None,
+            around: None,
             last: None,
             document: OnceCell::new(),
         }
@@ -125,6 +141,14 @@ impl Router {
     /// Answers what no pattern matches; a problem 404 otherwise.
     pub fn fallback<A, H: Handler<A>>(mut self, handler: H) -> Self {
         self.fallback = Some(endpoint(handler));
+        self
+    }
+
+    /// Puts a function around every answer: those of `/health`, of 404 and 405, and of `OPTIONS` too.
+    ///
+    /// It may change the request, answer by itself, or change what [`Next::run`] answers. A gateway's matter.
+    pub fn around(mut self, around: Around) -> Self {
+        self.around = Some(around);
         self
     }
 
@@ -242,7 +266,14 @@ impl Router {
     }
 
     /// Answers a request.
-    pub async fn handle(&self, mut request: Request) -> Response {
+    pub async fn handle(&self, request: Request) -> Response {
+        match self.around {
+            Some(around) => around(request, Next(self)).await,
+            None => self.answer(request).await,
+        }
+    }
+
+    async fn answer(&self, mut request: Request) -> Response {
         let matched = match self.tree.at(request.path()) {
             Ok(found) => Some((*found.value, decode(found.params.iter()))),
             Err(_) => None,
@@ -344,4 +375,50 @@ fn decode<'a>(
             Ok((name.to_owned(), decoded.into_owned()))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Headers;
+    use std::future::Future;
+    use std::task::{Context, Poll, Waker};
+
+    fn gate(mut request: Request, next: Next<'_>) -> LocalBoxFuture<'_, Response> {
+        Box::pin(async move {
+            if request.path() == "/closed" {
+                return Response::new(StatusCode::FORBIDDEN);
+            }
+            request.headers_mut().set("x-seen", "1");
+            next.run(request).await.header("x-around", "1")
+        })
+    }
+
+    fn answer(path: &str) -> Response {
+        let seen = |headers: Headers| async move {
+            crate::response::Text(headers.get("x-seen").unwrap_or("0"))
+        };
+        let router = Router::new("t", "1").get("/open", seen).around(gate);
+        let mut answer = std::pin::pin!(router.handle(Request::new(Method::GET, path)));
+        match answer
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => panic!("nothing here waits"),
+        }
+    }
+
+    #[test]
+    fn what_is_around_sees_every_answer() {
+        for (path, status) in [("/open", 200), ("/nowhere", 404)] {
+            let answer = answer(path);
+            assert_eq!(
+                (answer.status.as_u16(), answer.headers.get("x-around")),
+                (status, Some("1"))
+            );
+        }
+        assert_eq!(answer("/closed").status, 403);
+        assert!(matches!(answer("/open").content.0, crate::body::Content::Bytes(text) if text == b"1"));
+    }
 }

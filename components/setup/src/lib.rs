@@ -1,1 +1,55 @@
-//! Service registry.
+//! exprsn-setup: which services there are, how they are, and who depends on whom.
+//!
+//! What the platform runs is read from the platform at each request; what registered itself is kept in the database,
+//! for as long as its lease is renewed.
+
+mod changes;
+mod graph;
+mod health;
+mod probe;
+mod queues;
+mod registration;
+mod registry;
+mod store;
+mod view;
+mod watch;
+
+use exprsn_sdk::prelude::*;
+
+fn routes() -> Router {
+    Router::new("Exprsn Setup", env!("CARGO_PKG_VERSION"))
+        .post("/api/registry/register", registry::register)
+        .summary("Registers a service, or renews its registration")
+        .problems(&[409])
+        .get("/api/registry/services", registry::list)
+        .summary("Lists what the platform runs and what has registered")
+        .public()
+        .get("/api/registry/services/{name}", registry::show)
+        .summary("Shows a service")
+        .public()
+        .delete("/api/registry/services/{name}", registry::deregister)
+        .summary("Takes a registration back")
+        .post("/api/registry/services/{name}/heartbeat", registry::heartbeat)
+        .summary("Renews a registration's lease")
+        .get("/api/registry/events", watch::events)
+        .summary("Streams changes: registered, renewed, expired, removed, state")
+        .public()
+        .get("/api/health", probe::health)
+        .summary("Asks every service how it is")
+        .public()
+        .get("/api/graph", dependencies)
+        .summary("Who depends on whom, in which order services start, and which circles there are")
+        .public()
+        .get("/api/queues", queues::list)
+        .summary("Counts the jobs of every queue")
+}
+
+async fn dependencies() -> Result<Json<graph::GraphView>> {
+    Ok(Json(view::graph(&registry::views().await?).view()))
+}
+
+fn jobs() -> Jobs {
+    Jobs::new().on(watch::QUEUE, watch::sweep_job)
+}
+
+exprsn_sdk::export!(http = routes, jobs = jobs);

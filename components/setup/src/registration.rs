@@ -1,4 +1,4 @@
-//! What a service says of itself when it registers, and for how long that is believed.
+//! What a service says of itself when it registers.
 
 use exprsn_sdk::prelude::*;
 use serde_json::Value;
@@ -121,27 +121,6 @@ fn is_small(metadata: &BTreeMap<String, Value>, _: &()) -> garde::Result {
     }
 }
 
-/// What became of a lease at some instant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lease {
-    Valid,
-    /// Not renewed in time, but still listed.
-    Expired,
-    /// Expired for so long that the record goes.
-    Gone,
-}
-
-/// Where a lease stands at `now_ms`, `remove_after_ms` being how long an expired record is still listed.
-pub fn lease_at(now_ms: i64, expires_at_ms: i64, remove_after_ms: i64) -> Lease {
-    if now_ms < expires_at_ms {
-        Lease::Valid
-    } else if now_ms < expires_at_ms.saturating_add(remove_after_ms) {
-        Lease::Expired
-    } else {
-        Lease::Gone
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,13 +178,5 @@ mod tests {
             assert!(!errors(field, value.clone()).is_empty(), "{field} = {value}");
         }
         assert_eq!(errors("dependencies", json!(["ok", "Not Ok"])), ["dependencies[1]"]);
-    }
-
-    #[test]
-    fn leases_end() {
-        assert_eq!(lease_at(9, 10, 5), Lease::Valid);
-        assert_eq!(lease_at(10, 10, 5), Lease::Expired);
-        assert_eq!(lease_at(15, 10, 5), Lease::Gone);
-        assert_eq!(lease_at(i64::MAX, i64::MAX, 5), Lease::Expired);
     }
 }

@@ -3,10 +3,7 @@
 //! **Invariant:** of a service that the platform runs, the platform's word counts: its state, version, digest and port
 //! cannot be changed by registering.
 
-use crate::{
-    graph::Graph,
-    registration::{Lease, lease_at},
-};
+use crate::graph::Graph;
 use exprsn_sdk::prelude::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -149,7 +146,7 @@ impl Registration {
 
     /// The entry of a service that only registered.
     pub fn view(&self, now_ms: i64) -> ServiceView {
-        let valid = lease_at(now_ms, self.expires_at, i64::MAX) == Lease::Valid;
+        let valid = now_ms < self.expires_at;
         let reason = || "its lease has run out: it sends no heartbeats".to_owned();
         ServiceView {
             name: self.name.clone(),
