@@ -35,7 +35,7 @@ pub struct Claims<'a> {
 
 impl Claims<'_> {
     /// The claims as a JSON object.
-    pub fn to_json(&self) -> String {
+    pub fn to_json(&self) -> Value {
         let mut claims = self.person.clone();
         let own = json!({
             "iss": self.issuer,
@@ -53,7 +53,7 @@ impl Claims<'_> {
         if let Some(nonce) = self.nonce {
             claims.insert("nonce".into(), nonce.into());
         }
-        Value::Object(claims).to_string()
+        Value::Object(claims)
     }
 }
 
@@ -72,7 +72,7 @@ pub struct Hint {
 }
 
 /// Reads an ID token of ours back. It may be expired: a hint often is (OpenID Connect RP-Initiated Logout §2).
-pub fn read_hint(token: &str, issuer: &str, key_set: &str) -> Option<Hint> {
+pub fn read_hint(token: &str, issuer: &str, key_set: &Value) -> Option<Hint> {
     if token.len() > TOKEN_CHARS_MAX {
         return None;
     }
@@ -82,7 +82,7 @@ pub fn read_hint(token: &str, issuer: &str, key_set: &str) -> Option<Hint> {
     if header.alg != "RS256" {
         return None;
     }
-    let keys: KeySet = serde_json::from_str(key_set).ok()?;
+    let keys: KeySet = KeySet::deserialize(key_set).ok()?;
     let key = keys
         .keys
         .iter()
@@ -180,7 +180,7 @@ mod tests {
             lifetime_s: 900,
             person,
         };
-        let read: Value = serde_json::from_str(&claims.to_json()).expect("JSON");
+        let read = claims.to_json();
         assert_eq!(read["sub"], "u1");
         assert_eq!(read["name"], "Ann");
         assert_eq!(read["nonce"], "n1");
@@ -190,11 +190,14 @@ mod tests {
 
     /// A token and its key, made once with OpenSSL: `iss` https://id.example, `sub` u1, `aud` c1, `sid` s1.
     const TOKEN: &str = include_str!("testdata/id_token.jwt");
-    const KEYS: &str = include_str!("testdata/jwks.json");
+
+    fn keys() -> Value {
+        serde_json::from_str(include_str!("testdata/jwks.json")).expect("JSON")
+    }
 
     #[test]
     fn reads_a_hint_of_ours() {
-        let hint = read_hint(TOKEN.trim(), "https://id.example", KEYS).expect("signed by us");
+        let hint = read_hint(TOKEN.trim(), "https://id.example", &keys()).expect("signed by us");
         assert_eq!(
             (hint.sub.as_str(), hint.aud.as_str(), hint.sid.as_deref()),
             ("u1", "c1", Some("s1"))
@@ -204,7 +207,7 @@ mod tests {
     #[test]
     fn refuses_a_hint_of_another_issuer_or_changed_on_the_way() {
         let token = TOKEN.trim();
-        assert_eq!(read_hint(token, "https://other.example", KEYS), None);
+        assert_eq!(read_hint(token, "https://other.example", &keys()), None);
         let (signed, signature) = token.rsplit_once('.').expect("three parts");
         let (header, _) = signed.split_once('.').expect("three parts");
         let forged =
@@ -213,18 +216,18 @@ mod tests {
             read_hint(
                 &format!("{header}.{forged}.{signature}"),
                 "https://id.example",
-                KEYS
+                &keys()
             ),
             None
         );
         let none = BASE64URL_NOPAD.encode(br#"{"alg":"none","kid":"k1"}"#);
         assert_eq!(
-            read_hint(&format!("{none}.{forged}."), "https://id.example", KEYS),
+            read_hint(&format!("{none}.{forged}."), "https://id.example", &keys()),
             None
         );
-        assert_eq!(read_hint("", "https://id.example", KEYS), None);
+        assert_eq!(read_hint("", "https://id.example", &keys()), None);
         assert_eq!(
-            read_hint(&"a.".repeat(5_000), "https://id.example", KEYS),
+            read_hint(&"a.".repeat(5_000), "https://id.example", &keys()),
             None
         );
     }
