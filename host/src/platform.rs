@@ -13,6 +13,7 @@ use crate::{
     name::ServiceName,
     service::{Registry, Service, State, start_order},
     telemetry::{self, Metrics},
+    trigger::dispatch::Dispatch,
 };
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,11 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{signal::unix, sync::watch, task::JoinSet};
+use tokio::{
+    signal::unix,
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
 use wasmtime::{Result, bail, error::Context as _, format_err};
 
 pub use load::Loader;
@@ -40,10 +45,14 @@ pub struct Options {
     pub data: PathBuf,
     /// The folder of components.
     pub components: PathBuf,
+    /// The folder of compiled code; none is `cache` in the data directory.
+    pub cache: Option<PathBuf>,
     /// Services to run, by full or short name; none is all that are configured.
     pub services: Option<Vec<String>>,
     /// The names come from `AUTO_START_SERVICES`, which may name services that are not installed.
     pub services_from_env: bool,
+    /// Stop when stdin closes, which it does when whoever started this process ends.
+    pub stop_with_stdin: bool,
 }
 
 /// Runs the platform until it is told to stop. Returns after draining.
@@ -60,7 +69,7 @@ pub fn run(options: Options) -> Result<()> {
         .build()
         .context("starting the background runtime")?;
     let result = background.block_on(async {
-        let mut stop = Stop::listen()?;
+        let mut stop = Stop::listen(options.stop_with_stdin)?;
         let platform = tokio::select! {
             platform = Platform::boot(config, &options, cores.clone(), background.handle().clone()) => platform?,
             () = stop.asked() => return Ok(()),
@@ -120,24 +129,48 @@ fn own(data: &Path) -> Result<fs::File> {
     }
 }
 
-/// SIGINT and SIGTERM.
+/// What asks the host to stop: SIGINT, SIGTERM, or the end of stdin where that was agreed.
 struct Stop {
     interrupt: unix::Signal,
     terminate: unix::Signal,
+    stdin_closed: Option<oneshot::Receiver<()>>,
 }
 
 impl Stop {
-    fn listen() -> Result<Self> {
+    fn listen(with_stdin: bool) -> Result<Self> {
         let listen = |kind| unix::signal(kind).context("listening for signals");
-        Ok(Self { interrupt: listen(unix::SignalKind::interrupt())?, terminate: listen(unix::SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: listen(unix::SignalKind::interrupt())?,
+            terminate: listen(unix::SignalKind::terminate())?,
+            stdin_closed: with_stdin.then(end_of_stdin).transpose()?,
+        })
     }
 
     async fn asked(&mut self) {
+        let closed = async {
+            match self.stdin_closed.as_mut() {
+                Some(closed) => drop(closed.await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            () = closed => self.stdin_closed = None,
         }
     }
+}
+
+/// Resolves when stdin has ended. A thread of its own reads, since a runtime would wait for the read at its end.
+fn end_of_stdin() -> Result<oneshot::Receiver<()>> {
+    let (ended, end) = oneshot::channel();
+    let read = move || {
+        // An error is an end too.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = ended.send(());
+    };
+    std::thread::Builder::new().name("stdin".to_owned()).spawn(read).context("starting the thread that watches stdin")?;
+    Ok(end)
 }
 
 /// A running platform.
@@ -146,6 +179,7 @@ pub struct Platform {
     registry: Arc<Registry>,
     mesh: Arc<Mesh>,
     broker: Arc<queue::Broker>,
+    loader: Arc<Loader>,
     cores: Arc<Cores>,
     stop: watch::Sender<bool>,
     listeners: std::sync::Mutex<JoinSet<()>>,
@@ -169,8 +203,9 @@ impl Platform {
         }
         let registry = Arc::new(Registry::default());
         registry.set_start_order(order.clone());
-        let authority = Authority::open(&options.data, &config.platform.trust_domain)?;
         let configs = std::mem::take(&mut config.capability);
+        let authority = Authority::open_with(&options.data, &config.platform.trust_domain, &configs.ca)?;
+        authority.write_operator_token(clock::now_s())?;
         let broker = queue::Broker::open(&options.data, &background, &configs.queue)?;
         let boot = Boot {
             data: options.data.clone(),
@@ -182,25 +217,26 @@ impl Platform {
             registry: registry.clone(),
         };
         let capabilities = Capabilities::connect(&boot, configs).await?;
-        let mesh = Mesh::new(registry.clone(), authority, &config.platform);
-        let loader = Loader::new(&config, boot, capabilities, mesh.clone(), cores.clone(), &files)?;
+        let mesh = Mesh::new(registry.clone(), authority.clone(), &config.platform);
+        let loader = Loader::new(&config, options, boot, (capabilities, mesh.clone()), cores.clone(), &files)?;
+        resolve_resources(&authority, &registry);
         let platform = Arc::new(Self {
             config,
             registry,
             mesh,
             broker,
+            loader: Arc::new(loader),
             cores,
             stop: watch::Sender::new(false),
             listeners: std::sync::Mutex::default(),
             consumers: std::sync::Mutex::default(),
         });
-        platform.start_all(Arc::new(loader), files, order, &addresses).await?;
+        platform.start_all(files, order, &addresses).await?;
         Ok(platform)
     }
 
     async fn start_all(
         self: &Arc<Self>,
-        loader: Arc<Loader>,
         files: load::Files,
         order: Vec<Vec<ServiceName>>,
         addresses: &BTreeMap<ServiceName, SocketAddr>,
@@ -215,8 +251,8 @@ impl Platform {
             let mut starting = JoinSet::new();
             for name in group {
                 let file = files.remove(&name).expect("the order names each service once");
-                let (platform, loader, address) = (self.clone(), loader.clone(), addresses[&name]);
-                starting.spawn(async move { platform.start(&loader, file, address).await });
+                let (platform, address) = (self.clone(), addresses[&name]);
+                starting.spawn(async move { platform.start(file, address).await });
             }
             while let Some(started) = starting.join_next().await {
                 let (name, how) = started.context("a service's start panicked")??;
@@ -230,7 +266,6 @@ impl Platform {
     /// Loads a service, checks its health, and lets it be reached.
     async fn start(
         self: Arc<Self>,
-        loader: &Arc<Loader>,
         file: crate::component::ComponentFile,
         address: SocketAddr,
     ) -> Result<(ServiceName, String)> {
@@ -238,11 +273,10 @@ impl Platform {
         let name = file.manifest.name.clone();
         let service = self.registry.get(name.as_str()).context("the service is not in the registry")?;
         let (version, cached) =
-            loader.load(file).await.inspect_err(|error| service.set_state(State::Failed, Some(error.to_string())))?;
+            self.loader.load(file).await.inspect_err(|error| service.set_state(State::Failed, Some(error.to_string())))?;
         self.check_health(&service, &version).await?;
         service.publish(version.clone());
-        let consumers = load::consume(&self.broker, &service, &version, &self.cores).await?;
-        self.consumers.lock().expect("no holder of this lock panics").extend(consumers);
+        self.consume(&service).await?;
         self.listen(&service, address).await?;
         let how = if cached { "from the cache" } else { "compiled" };
         Ok((name, format!("{how}, {} ms", begun.elapsed().as_millis())))
@@ -265,6 +299,20 @@ impl Platform {
         let body = String::from_utf8_lossy(&body[..body.len().min(500)]).into_owned();
         service.set_state(State::Unhealthy, Some(body.clone()));
         bail!("{} is not healthy: /health answered {status}: {body}", service.name)
+    }
+
+    /// Lets the service's jobs and events come.
+    async fn consume(&self, service: &Arc<Service>) -> Result<()> {
+        self.broker.subscribe(&service.name, &service.manifest.subscriptions).await?;
+        let specs = queue::QueueSpec::of(&service.manifest);
+        let handler = Arc::new(Dispatch {
+            service: service.clone(),
+            cores: self.cores.clone(),
+            trust_domain: self.config.platform.trust_domain.clone(),
+        });
+        let consumer = self.broker.consume(&service.name, specs, handler).await?;
+        self.consumers.lock().expect("no holder of this lock panics").push(consumer);
+        Ok(())
     }
 
     /// Opens the service's port on every core.
@@ -317,10 +365,22 @@ impl Platform {
         for service in self.registry.all() {
             service.withdraw(State::Stopped);
         }
+        self.loader.close().await;
         self.broker.close().await;
     }
 }
 
 fn dependencies(files: &load::Files) -> BTreeMap<ServiceName, Vec<ServiceName>> {
     files.iter().map(|file| (file.manifest.name.clone(), file.manifest.depends_on.clone())).collect()
+}
+
+/// Lets tokens name services by the address that they listen on: `http://localhost:3014/api/*`.
+fn resolve_resources(authority: &Authority, registry: &Arc<Registry>) {
+    let registry = registry.clone();
+    authority.resolve_with(Arc::new(move |address: &str| {
+        let address: http::uri::Authority = address.parse().ok()?;
+        let by_name = registry.get(address.host());
+        let found = by_name.or_else(|| registry.by_port(address.port_u16()?))?;
+        Some(found.name.clone())
+    }));
 }

@@ -1,10 +1,12 @@
 //! The ways in which a guest's exports are called.
 
+pub mod dispatch;
 pub mod event;
 pub mod http;
 pub mod job;
 
 use crate::{
+    capability::queue::Failure,
     invocation::{Invocation, Trigger},
     service::Version,
     store::{self, StoreState},
@@ -13,21 +15,13 @@ use crate::{
 use std::{sync::Arc, time::Instant};
 use wasmtime::Store;
 
-/// Why a job or a delivery did not succeed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    pub reason: String,
-    /// False: trying again is of no use.
-    pub retry: bool,
-}
-
 /// Runs `call` with a fresh store until the invocation's deadline, and counts how it ended.
 async fn run_fresh<R>(
     version: &Arc<Version>,
     trigger: Trigger,
     invocation: Arc<Invocation>,
-    call: impl AsyncFnOnce(&mut Store<StoreState>) -> wasmtime::Result<Result<R, Ended>>,
-) -> Result<R, Ended> {
+    call: impl AsyncFnOnce(&mut Store<StoreState>) -> wasmtime::Result<Result<R, Failure>>,
+) -> Result<R, Failure> {
     let started = Instant::now();
     let mut store = store::new(version, invocation.clone());
     version.metrics.instances.inc();
@@ -44,7 +38,7 @@ async fn run_fresh<R>(
 }
 
 /// Logs a fault of the guest or the host. It may pass, so another attempt is made.
-fn fault(version: &Version, store: &Store<StoreState>, error: &str) -> Ended {
+fn fault(version: &Version, store: &Store<StoreState>, error: &str) -> Failure {
     let state = store.data();
     let (limit, trace_id) = (state.budget.exceeded, format!("{:032x}", state.invocation.trace.trace_id));
     tracing::error!(service = %version.context.name, trigger = state.invocation.trigger.as_str(), trace_id, limit, error,
@@ -53,5 +47,5 @@ fn fault(version: &Version, store: &Store<StoreState>, error: &str) -> Ended {
         Some(limit) => format!("exceeded its limit {limit}"),
         None => error.lines().next().unwrap_or("failed").to_owned(),
     };
-    Ended { reason, retry: true }
+    Failure::retry(reason)
 }

@@ -1,7 +1,7 @@
 //! From configured services to versions that can run: approved, compiled, admitted, lent, linked.
 
 use crate::{
-    capability::{Boot, Borrower, Capabilities, Grants, events, queue},
+    capability::{Boot, Borrower, Capabilities, Grants},
     component::{Cache, ComponentFile},
     config::{Approval, Config, Limits, ServiceConfig},
     cores::Cores,
@@ -9,7 +9,7 @@ use crate::{
     manifest::RouteTable,
     mesh::{ActAs, Mesh},
     name::ServiceName,
-    service::{Service, Version, start_order},
+    service::{Version, start_order},
     store::{ServiceContext, StoreState},
     trigger::{self, http::Pool},
 };
@@ -124,9 +124,9 @@ impl Loader {
     /// Creates the engine, large enough for the services in `files`, and starts its clock.
     pub fn new(
         config: &Config,
+        options: &super::Options,
         boot: Boot,
-        capabilities: Capabilities,
-        mesh: Arc<Mesh>,
+        (capabilities, mesh): (Capabilities, Arc<Mesh>),
         cores: Arc<Cores>,
         files: &Files,
     ) -> Result<Self> {
@@ -138,7 +138,8 @@ impl Loader {
         }
         let engine = engine::running(config.platform.instances_max, memory, tables)?;
         engine::tick(&engine)?;
-        let cache = Cache::open(&boot.data.join("cache"), &engine)?;
+        let folder = options.cache.clone().unwrap_or_else(|| boot.data.join("cache"));
+        let cache = Cache::open(&folder, &engine)?;
         Ok(Self {
             engine,
             cache,
@@ -150,6 +151,11 @@ impl Loader {
             host_limits: config.limits.clone(),
             compilations: Semaphore::new(COMPILATIONS_MAX),
         })
+    }
+
+    /// Closes the services' databases.
+    pub async fn close(&self) {
+        self.capabilities.sql.close().await;
     }
 
     /// Loads a version. Says whether its code was in the cache.

@@ -1,7 +1,8 @@
 //! Events: each delivery gets a fresh store, like a job, which in the broker it is.
 
-use super::{Ended, run_fresh};
+use super::run_fresh;
 use crate::{
+    capability::queue::Failure,
     invocation::{Invocation, Trigger},
     service::Version,
     store::StoreState,
@@ -28,7 +29,7 @@ pub fn subscriber(
 }
 
 /// Delivers an event once.
-pub async fn deliver(version: &Arc<Version>, invocation: Arc<Invocation>, event: GuestEvent) -> Result<(), Ended> {
+pub async fn deliver(version: &Arc<Version>, invocation: Arc<Invocation>, event: GuestEvent) -> Result<(), Failure> {
     run_fresh(version, Trigger::Event, invocation, async |mut store| {
         let pre =
             version.subscriber.as_ref().ok_or_else(|| format_err!("the component exports no exprsn:events/subscriber"))?;
@@ -36,7 +37,7 @@ pub async fn deliver(version: &Arc<Version>, invocation: Arc<Invocation>, event:
         let answer = store
             .run_concurrent(async |accessor| guest.exprsn_events_subscriber().call_receive(accessor, event).await)
             .await??;
-        Ok(answer.map_err(|failure| Ended { reason: failure.reason, retry: failure.retry }))
+        Ok(answer.map_err(|failure| Failure { reason: failure.reason, retry: failure.retry }))
     })
     .await
 }

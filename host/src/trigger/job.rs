@@ -1,7 +1,8 @@
 //! Jobs: each gets a fresh store, so that one bad job harms nobody.
 
-use super::{Ended, run_fresh};
+use super::run_fresh;
 use crate::{
+    capability::queue::Failure,
     invocation::{Invocation, Trigger},
     service::Version,
     store::StoreState,
@@ -25,14 +26,14 @@ pub fn worker(pre: &InstancePre<StoreState>, exports: &[String]) -> wasmtime::Re
 }
 
 /// Runs one attempt of a job. The answer is the job's return value, or why it failed.
-pub async fn run(version: &Arc<Version>, invocation: Arc<Invocation>, job: GuestJob) -> Result<Option<String>, Ended> {
+pub async fn run(version: &Arc<Version>, invocation: Arc<Invocation>, job: GuestJob) -> Result<Option<String>, Failure> {
     run_fresh(version, Trigger::Job, invocation, async |mut store| {
         let pre = version.worker.as_ref().ok_or_else(|| format_err!("the component exports no exprsn:queue/worker"))?;
         let guest = pre.instantiate_async(&mut store).await?;
         let answer = store
             .run_concurrent(async |accessor| guest.exprsn_queue_worker().call_handle(accessor, job).await)
             .await??;
-        Ok(answer.map_err(|failure| Ended { reason: failure.reason, retry: failure.retry }))
+        Ok(answer.map_err(|failure| Failure { reason: failure.reason, retry: failure.retry }))
     })
     .await
 }

@@ -193,7 +193,7 @@ impl<T: Send + 'static> service::HostWithStore<T> for HasSelf<StoreState> {
         let held = context.lent.telemetry.as_ref().expect("linked only where granted");
         let database = async {
             match &context.lent.sql {
-                Some(sql) => Some(tokio::time::timeout(held.health_max, sql.ping()).await.unwrap_or(false)),
+                Some(sql) => Some(tokio::time::timeout(held.health_max, sql.is_healthy()).await.unwrap_or(false)),
                 None => None,
             }
         };

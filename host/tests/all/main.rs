@@ -1,0 +1,11 @@
+//! The one integration-test binary: a file for each capability and each service, over real HTTP against the real binary.
+
+mod harness;
+
+mod coverage;
+mod fanout;
+mod grants;
+mod http;
+mod isolation;
+mod specification;
+mod start;
