@@ -1,0 +1,256 @@
+//! What the authority remembers in `<data>/host.db`: tokens that are good no longer, admissions, revocations, pins.
+
+use super::{pki::Certificate, standing::Standing};
+use crate::sqlite::{Database, Error, Options};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Most admissions listed and kept; the oldest that are not live leave.
+pub const ADMISSIONS_MAX: u32 = 1_000;
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS revoked_tokens (
+    id TEXT PRIMARY KEY CHECK (length(id) > 0),
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS revoked_tokens_expiry ON revoked_tokens (expires_at);
+
+CREATE TABLE IF NOT EXISTS token_uses (
+    id TEXT PRIMARY KEY CHECK (length(id) > 0),
+    uses INTEGER NOT NULL CHECK (uses BETWEEN 1 AND uses_max),
+    uses_max INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS token_uses_expiry ON token_uses (expires_at);
+
+CREATE TABLE IF NOT EXISTS admissions (
+    serial TEXT PRIMARY KEY,
+    service TEXT NOT NULL,
+    version TEXT NOT NULL,
+    digest TEXT NOT NULL CHECK (length(digest) = 64),
+    grants TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    not_before INTEGER NOT NULL,
+    not_after INTEGER NOT NULL CHECK (not_after > not_before),
+    pem TEXT NOT NULL,
+    live INTEGER NOT NULL CHECK (live IN (0, 1)),
+    admitted_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS admissions_live ON admissions (service) WHERE live = 1;
+CREATE INDEX IF NOT EXISTS admissions_age ON admissions (admitted_at);
+
+CREATE TABLE IF NOT EXISTS revoked_certificates (
+    serial TEXT PRIMARY KEY,
+    at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS revocation_list (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    number INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS pins (
+    service TEXT PRIMARY KEY,
+    digest TEXT NOT NULL,
+    at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// An admission as remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    pub service: String,
+    pub version: String,
+    /// SHA-256, lower-case hex.
+    pub digest: String,
+    /// The approved grants, JSON.
+    pub grants: String,
+    pub certificate: Certificate,
+    /// Whether this is what the service runs as.
+    pub live: bool,
+}
+
+/// What an earlier run of the host has left.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    /// Tokens that are good no longer, with the second of their expiry.
+    pub standings: Vec<(String, Standing, i64)>,
+    /// Serial numbers of revoked certificates.
+    pub revoked_certificates: Vec<String>,
+}
+
+/// The authority's tables.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    database: Database,
+}
+
+impl Ledger {
+    /// Opens or creates the file, forgets tokens that have expired, and returns what is remembered. Blocks.
+    pub fn open(path: &Path, now_s: i64) -> Result<(Self, Remembered), Error> {
+        let remembered = Arc::new(Mutex::new(Remembered::default()));
+        let filled = remembered.clone();
+        let schema = move |connection: &Connection| {
+            connection.execute_batch(SCHEMA)?;
+            *filled.lock().unwrap_or_else(PoisonError::into_inner) = recall(connection, now_s)?;
+            Ok(())
+        };
+        let options = Options { readers: 1, scanners: 1, ..Options::with_schema(schema) };
+        let ledger = Self { database: Database::open(path, options)? };
+        let remembered = std::mem::take(&mut *remembered.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok((ledger, remembered))
+    }
+
+    /// Remembers a revoked token until it would have expired.
+    pub async fn revoke_token(&self, id: &str, expires_at: i64) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.database
+            .write_again(move |connection| {
+                let text = "INSERT INTO revoked_tokens (id, expires_at) VALUES (?1, ?2)
+                    ON CONFLICT (id) DO UPDATE SET expires_at = max(expires_at, excluded.expires_at)";
+                connection.prepare_cached(text)?.execute(params![id, expires_at])?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Counts a use of a token, if it has one left; returns how many are left after it, or none if there was none.
+    pub async fn count_use(&self, id: &str, uses_max: u32, expires_at: i64) -> Result<Option<u32>, Error> {
+        let id = id.to_owned();
+        self.database
+            .write_again(move |connection| {
+                let text = "INSERT INTO token_uses (id, uses, uses_max, expires_at) VALUES (?1, 1, ?2, ?3)
+                    ON CONFLICT (id) DO UPDATE SET uses = uses + 1 WHERE uses < uses_max RETURNING uses_max - uses";
+                Ok(connection.prepare_cached(text)?.query_row(params![id, uses_max, expires_at], |row| row.get(0)).optional()?)
+            })
+            .await
+    }
+
+    /// What the service was last admitted as.
+    pub async fn live(&self, service: &str) -> Result<Option<Admission>, Error> {
+        let service = service.to_owned();
+        self.database
+            .read(move |connection| {
+                let text = format!("SELECT {COLUMNS} FROM admissions WHERE service = ?1 AND live = 1");
+                Ok(connection.query_row(&text, [service], admission).optional()?)
+            })
+            .await
+    }
+
+    /// Remembers an admission as the service's live one.
+    pub async fn admit(&self, admission: Admission, now_s: i64) -> Result<(), Error> {
+        self.database.write_again(move |connection| insert(connection, &admission, now_s)).await
+    }
+
+    /// All admissions, newest first.
+    pub async fn admissions(&self) -> Result<Vec<Admission>, Error> {
+        self.database
+            .read(|connection| {
+                let text = format!("SELECT {COLUMNS} FROM admissions ORDER BY admitted_at DESC, serial LIMIT {ADMISSIONS_MAX}");
+                let mut statement = connection.prepare(&text)?;
+                Ok(statement.query_map([], admission)?.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
+    /// Whether a certificate of these bytes of this service was revoked.
+    pub async fn was_revoked(&self, service: &str, digest: &str) -> Result<bool, Error> {
+        let (service, digest) = (service.to_owned(), digest.to_owned());
+        self.database
+            .read(move |connection| {
+                let text = "SELECT EXISTS (SELECT 1 FROM admissions JOIN revoked_certificates USING (serial)
+                    WHERE service = ?1 AND digest = ?2)";
+                Ok(connection.query_row(text, [service, digest], |row| row.get(0))?)
+            })
+            .await
+    }
+
+    /// Adopts a revocation list; false if its number does not exceed the last one's, and nothing changes.
+    pub async fn revoke_certificates(&self, number: u64, revoked: Vec<(String, i64)>) -> Result<bool, Error> {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        self.database
+            .write_again(move |connection| {
+                let text = "INSERT INTO revocation_list (only, number) VALUES (1, ?1)
+                    ON CONFLICT (only) DO UPDATE SET number = excluded.number WHERE excluded.number > number";
+                if connection.execute(text, [number])? == 0 {
+                    return Ok(false);
+                }
+                let mut insert = connection.prepare("INSERT INTO revoked_certificates (serial, at) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
+                for (serial, at) in &revoked {
+                    insert.execute(params![serial, at])?;
+                }
+                Ok(true)
+            })
+            .await
+    }
+
+    /// The digest a service is pinned to, which becomes `digest` if there is none yet or `replace` says so.
+    pub async fn pin(&self, service: &str, digest: &str, replace: bool, now_s: i64) -> Result<String, Error> {
+        let (service, digest) = (service.to_owned(), digest.to_owned());
+        self.database
+            .write_again(move |connection| {
+                let text = "INSERT INTO pins (service, digest, at) VALUES (?1, ?2, ?3)
+                    ON CONFLICT (service) DO UPDATE SET digest = excluded.digest, at = excluded.at WHERE ?4";
+                connection.execute(text, params![service, digest, now_s, replace])?;
+                Ok(connection.query_row("SELECT digest FROM pins WHERE service = ?1", [&service], |row| row.get(0))?)
+            })
+            .await
+    }
+}
+
+const COLUMNS: &str = "service, version, digest, grants, serial, subject, not_before, not_after, pem, live";
+
+fn admission(row: &Row<'_>) -> rusqlite::Result<Admission> {
+    Ok(Admission {
+        service: row.get(0)?,
+        version: row.get(1)?,
+        digest: row.get(2)?,
+        grants: row.get(3)?,
+        certificate: Certificate {
+            serial: row.get(4)?,
+            subject: row.get(5)?,
+            not_before: row.get(6)?,
+            not_after: row.get(7)?,
+            pem: row.get(8)?,
+        },
+        live: row.get(9)?,
+    })
+}
+
+fn insert(connection: &Connection, admission: &Admission, now_s: i64) -> Result<(), Error> {
+    connection.execute("UPDATE admissions SET live = 0 WHERE service = ?1 AND live = 1", [&admission.service])?;
+    let certificate = &admission.certificate;
+    connection.execute(
+        &format!("INSERT INTO admissions ({COLUMNS}, admitted_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1, ?10)"),
+        params![
+            admission.service, admission.version, admission.digest, admission.grants, certificate.serial,
+            certificate.subject, certificate.not_before, certificate.not_after, certificate.pem, now_s
+        ],
+    )?;
+    // A revoked one stays: it bars its bytes from being admitted again.
+    let surplus = "DELETE FROM admissions WHERE serial IN (
+        SELECT serial FROM admissions WHERE live = 0 AND serial NOT IN (SELECT serial FROM revoked_certificates)
+        ORDER BY admitted_at DESC LIMIT -1 OFFSET ?1)";
+    connection.execute(surplus, [ADMISSIONS_MAX])?;
+    Ok(())
+}
+
+fn recall(connection: &Connection, now_s: i64) -> Result<Remembered, Error> {
+    connection.execute("DELETE FROM revoked_tokens WHERE expires_at <= ?1", [now_s])?;
+    connection.execute("DELETE FROM token_uses WHERE expires_at <= ?1", [now_s])?;
+    let mut standings = pairs(connection, "SELECT id, expires_at FROM revoked_tokens", Standing::Revoked)?;
+    let exhausted = "SELECT id, expires_at FROM token_uses WHERE uses >= uses_max";
+    standings.extend(pairs(connection, exhausted, Standing::Exhausted)?);
+    let mut serials = connection.prepare("SELECT serial FROM revoked_certificates")?;
+    let revoked_certificates = serials.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(Remembered { standings, revoked_certificates })
+}
+
+fn pairs(connection: &Connection, text: &str, standing: Standing) -> Result<Vec<(String, Standing, i64)>, Error> {
+    let mut statement = connection.prepare(text)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, standing, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
