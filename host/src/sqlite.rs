@@ -59,6 +59,8 @@ pub enum Error {
     Lost,
     /// The session idled or lasted longer than it may and was rolled back.
     Expired,
+    /// The session has been committed or rolled back before.
+    Ended,
 }
 
 impl fmt::Display for Error {
@@ -76,6 +78,7 @@ impl fmt::Display for Error {
             Self::Panicked => f.write_str("the database closure panicked"),
             Self::Lost => f.write_str("the transaction was rolled back by a concurrent one"),
             Self::Expired => f.write_str("the transaction idled or lasted too long and was rolled back"),
+            Self::Ended => f.write_str("the transaction has ended"),
         }
     }
 }

@@ -126,6 +126,7 @@ async fn sessions_commit_roll_back_and_expire() {
     assert_eq!(count(&database).await, 0, "not visible before the commit");
     let (told, hears) = std_mpsc::channel();
     session.commit_then(move || told.send(()).unwrap()).await.unwrap();
+    assert!(matches!(session.run(|c| insert(c, 9)).await, Err(Error::Ended)));
     hears.recv().unwrap();
     assert_eq!(count(&database).await, 1);
 

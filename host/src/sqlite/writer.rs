@@ -308,8 +308,12 @@ impl Writer<'_> {
                         return fate.store(LOST, Ordering::SeqCst);
                     }
                 }
-                Ok(Step::Commit { then, reply }) => return self.end(then, reply),
+                Ok(Step::Commit { then, reply }) => {
+                    fate.store(ENDED, Ordering::SeqCst);
+                    return self.end(then, reply);
+                }
                 Ok(Step::Rollback(reply)) => {
+                    fate.store(ENDED, Ordering::SeqCst);
                     self.roll_back();
                     // Whoever asked may have gone meanwhile.
                     let _ = reply.send(Ok(()));
@@ -343,6 +347,7 @@ fn execute(statement: &mut Statement<'_>) -> Result<(), Error> {
 const OPEN: u8 = 0;
 const EXPIRED: u8 = 1;
 const LOST: u8 = 2;
+const ENDED: u8 = 3;
 
 enum Step {
     Run(Box<dyn FnOnce(&Connection) + Send>),
@@ -376,23 +381,23 @@ impl Session {
     }
 
     /// Makes all of it durable.
-    pub async fn commit(self) -> Result<(), Error> {
+    pub async fn commit(&self) -> Result<(), Error> {
         self.finish(None).await
     }
 
     /// As [`Session::commit`]; `then` is called on the writer's thread after the commit, even if nobody waits for it.
-    pub async fn commit_then(self, then: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    pub async fn commit_then(&self, then: impl FnOnce() + Send + 'static) -> Result<(), Error> {
         self.finish(Some(Box::new(then))).await
     }
 
     /// Undoes all of it; answers when the writer serves others again.
-    pub async fn roll_back(self) -> Result<(), Error> {
+    pub async fn roll_back(&self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.step(Step::Rollback(reply))?;
         answer.await.unwrap_or_else(|_| Err(self.ended()))
     }
 
-    async fn finish(self, then: Option<Box<dyn FnOnce() + Send>>) -> Result<(), Error> {
+    async fn finish(&self, then: Option<Box<dyn FnOnce() + Send>>) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.step(Step::Commit { then, reply })?;
         answer.await.unwrap_or_else(|_| Err(self.ended()))
@@ -409,6 +414,7 @@ impl Session {
         match self.fate.load(Ordering::SeqCst) {
             EXPIRED => Error::Expired,
             LOST => Error::Lost,
+            ENDED => Error::Ended,
             _ => Error::Closed,
         }
     }
