@@ -9,10 +9,12 @@
 
 mod connection;
 mod readers;
+mod session;
 mod writer;
 
 pub use connection::{Access, Options};
-pub use writer::{Session, Statistics};
+pub use session::Session;
+pub use writer::Statistics;
 
 use readers::Readers;
 use rusqlite::Connection;

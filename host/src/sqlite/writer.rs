@@ -1,6 +1,9 @@
 //! The writer thread: groups of savepoints in one transaction, and sessions that have it to themselves.
 
-use super::Error;
+use super::{
+    Error,
+    session::{ENDED, EXPIRED, LOST, OPEN, STEPS_MAX, Session, Step},
+};
 use rusqlite::{Connection, Statement};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -17,8 +20,6 @@ use tokio::sync::oneshot;
 const GROUP_MAX: usize = 256;
 /// After this time a transaction takes no further closures, so that the first need not wait long for the last.
 const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
-/// Steps of a session that may wait for the writer.
-const STEPS_MAX: usize = 16;
 
 /// What the writer has done, for metrics and tests.
 #[derive(Debug, Default)]
@@ -292,7 +293,7 @@ impl Writer<'_> {
         let (steps, inbox) = mpsc::sync_channel(STEPS_MAX);
         let fate = Arc::new(AtomicU8::new(OPEN));
         let end = Instant::now() + total_max;
-        if reply.send(Ok(Session { steps, fate: fate.clone() })).is_ok() {
+        if reply.send(Ok(Session::new(steps, fate.clone()))).is_ok() {
             self.steps(&inbox, &fate, idle_max, end);
         }
         self.roll_back();
@@ -342,80 +343,4 @@ impl Writer<'_> {
 
 fn execute(statement: &mut Statement<'_>) -> Result<(), Error> {
     Ok(statement.raw_execute().map(drop)?)
-}
-
-const OPEN: u8 = 0;
-const EXPIRED: u8 = 1;
-const LOST: u8 = 2;
-const ENDED: u8 = 3;
-
-enum Step {
-    Run(Box<dyn FnOnce(&Connection) + Send>),
-    Commit { then: Option<Box<dyn FnOnce() + Send>>, reply: oneshot::Sender<Result<(), Error>> },
-    Rollback(oneshot::Sender<Result<(), Error>>),
-}
-
-/// An interactive transaction. Dropped, it rolls back.
-#[derive(Debug)]
-pub struct Session {
-    steps: mpsc::SyncSender<Step>,
-    fate: Arc<AtomicU8>,
-}
-
-impl Session {
-    /// Runs `f` inside the transaction. An `Err` undoes the failing statement only; the transaction goes on.
-    pub async fn run<T, E, F>(&self, f: F) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: From<Error> + Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
-    {
-        let (reply, answer) = oneshot::channel();
-        let run = move |connection: &Connection| {
-            let outcome = catch_unwind(AssertUnwindSafe(|| f(connection)));
-            // Whoever asked may have gone meanwhile.
-            let _ = reply.send(outcome.unwrap_or_else(|_| Err(Error::Panicked.into())));
-        };
-        self.step(Step::Run(Box::new(run)))?;
-        answer.await.unwrap_or_else(|_| Err(self.ended().into()))
-    }
-
-    /// Makes all of it durable.
-    pub async fn commit(&self) -> Result<(), Error> {
-        self.finish(None).await
-    }
-
-    /// As [`Session::commit`]; `then` is called on the writer's thread after the commit, even if nobody waits for it.
-    pub async fn commit_then(&self, then: impl FnOnce() + Send + 'static) -> Result<(), Error> {
-        self.finish(Some(Box::new(then))).await
-    }
-
-    /// Undoes all of it; answers when the writer serves others again.
-    pub async fn roll_back(&self) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.step(Step::Rollback(reply))?;
-        answer.await.unwrap_or_else(|_| Err(self.ended()))
-    }
-
-    async fn finish(&self, then: Option<Box<dyn FnOnce() + Send>>) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.step(Step::Commit { then, reply })?;
-        answer.await.unwrap_or_else(|_| Err(self.ended()))
-    }
-
-    fn step(&self, step: Step) -> Result<(), Error> {
-        self.steps.try_send(step).map_err(|error| match error {
-            mpsc::TrySendError::Full(_) => Error::Overloaded,
-            mpsc::TrySendError::Disconnected(_) => self.ended(),
-        })
-    }
-
-    fn ended(&self) -> Error {
-        match self.fate.load(Ordering::SeqCst) {
-            EXPIRED => Error::Expired,
-            LOST => Error::Lost,
-            ENDED => Error::Ended,
-            _ => Error::Closed,
-        }
-    }
 }

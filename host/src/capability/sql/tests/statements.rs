@@ -22,7 +22,8 @@ async fn every_value_comes_back_as_it_is_stored() {
         (Value::Uuid(uuid.to_owned()), text(uuid)),
     ];
     for (given, stored) in cases {
-        let rows = bench.query("INSERT INTO v (x) VALUES ($1) RETURNING x", &[given.clone()]).await.unwrap().rows;
+        let rows =
+            bench.query("INSERT INTO v (x) VALUES ($1) RETURNING x", std::slice::from_ref(&given)).await.unwrap().rows;
         assert_eq!(format!("{rows:?}"), format!("{:?}", [[stored]]), "{given:?}");
     }
     for wrong in [
