@@ -107,3 +107,47 @@ fn oauth_routes(router: Router) -> Router {
 use maintenance::jobs;
 
 exprsn_sdk::export!(http = routes, jobs = jobs);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// `methods` and `path` of every `[[route]]`, as the manifest writes them: the one before the other, a line each.
+    fn declared() -> BTreeSet<(String, String)> {
+        let mut methods = Vec::new();
+        let mut all = BTreeSet::new();
+        for line in include_str!("../component.toml").lines() {
+            let quoted = || line.split('"').skip(1).step_by(2).map(str::to_owned);
+            if line.starts_with("methods = ") {
+                methods = quoted().collect();
+            } else if line.starts_with("path = ") {
+                let path = quoted().next().expect("a path in quotes");
+                all.extend(methods.drain(..).map(|method| (method, path.clone())));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn manifest_and_router_have_the_same_routes() {
+        let router = routes();
+        let served = router.routes().map(|(method, path)| (method.to_owned(), path.to_owned()));
+        assert_eq!(served.collect::<BTreeSet<_>>(), declared(), "add the missing ones to component.toml or lib.rs");
+    }
+
+    #[test]
+    fn document_marks_as_public_what_the_manifest_does() {
+        let document = routes().openapi();
+        let text = include_str!("../component.toml");
+        for block in text.split("[[route]]").skip(1) {
+            let public = block.contains("access = \"public\"");
+            let path = block.lines().find_map(|l| l.strip_prefix("path = ")).expect("a path").trim_matches('"');
+            for (method, operation) in document["paths"][path].as_object().into_iter().flatten() {
+                let open = operation["security"].as_array().is_some_and(Vec::is_empty);
+                let named = block.lines().any(|l| l.starts_with("methods") && l.to_lowercase().contains(&method[..]));
+                assert!(!named || open == public, "{method} {path}");
+            }
+        }
+    }
+}
