@@ -16,8 +16,22 @@ const HEADER_BYTES_MAX: usize = 4_096;
 /// Fields that a call may not set: they belong to the connection, to the gateway, or to the caller's identity, which is
 /// that of the request as a whole.
 const HEADERS_REFUSED: &[&str] = &[
-    "authorization", "connection", "content-length", "cookie", "expect", "forwarded", "host", "keep-alive", "origin",
-    "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "x-real-ip",
+    "authorization",
+    "connection",
+    "content-length",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "origin",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-real-ip",
     "x-request-id",
 ];
 
@@ -80,14 +94,19 @@ fn get() -> String {
 fn ids_differ(calls: &[Call], _: &()) -> garde::Result {
     let mut seen = BTreeSet::new();
     match calls.iter().find(|call| !seen.insert(call.id.as_str())) {
-        Some(call) => Err(garde::Error::new(format!("two calls have the id `{}`", call.id))),
+        Some(call) => Err(garde::Error::new(format!(
+            "two calls have the id `{}`",
+            call.id
+        ))),
         None => Ok(()),
     }
 }
 
 fn plain_method(method: &str, _: &()) -> garde::Result {
     if !is_token(method) || method.bytes().any(|byte| byte.is_ascii_lowercase()) {
-        return Err(garde::Error::new("must be a method in capitals, such as GET"));
+        return Err(garde::Error::new(
+            "must be a method in capitals, such as GET",
+        ));
     }
     match method {
         "CONNECT" | "TRACE" => Err(garde::Error::new("CONNECT and TRACE cannot be composed")),
@@ -107,11 +126,17 @@ fn headers_allowed(headers: &BTreeMap<String, String>, _: &()) -> garde::Result 
         let lower = name.to_ascii_lowercase();
         let forwarding = crate::forwarded::is_forwarding_field(&lower);
         if !is_token(name) || forwarding || HEADERS_REFUSED.contains(&lower.as_str()) {
-            return Err(garde::Error::new(format!("`{name}` cannot be set for a single call")));
+            return Err(garde::Error::new(format!(
+                "`{name}` cannot be set for a single call"
+            )));
         }
-        let plain = value.bytes().all(|byte| byte == b'\t' || (0x20..0x7f).contains(&byte));
+        let plain = value
+            .bytes()
+            .all(|byte| byte == b'\t' || (0x20..0x7f).contains(&byte));
         if !plain || value.len() > HEADER_BYTES_MAX {
-            return Err(garde::Error::new(format!("the value of `{name}` is too long or not plain")));
+            return Err(garde::Error::new(format!(
+                "the value of `{name}` is too long or not plain"
+            )));
         }
     }
     Ok(())
@@ -122,7 +147,11 @@ pub fn body_value(media_type: Option<&str>, body: &[u8]) -> (Value, Option<&'sta
     if body.is_empty() {
         return (Value::Null, None);
     }
-    let essence = media_type.unwrap_or_default().split(';').next().unwrap_or_default();
+    let essence = media_type
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default();
     let essence = essence.trim().to_ascii_lowercase();
     let json = essence == "application/json" || essence.ends_with("+json");
     if json && let Ok(value) = serde_json::from_slice(body) {
@@ -145,7 +174,11 @@ fn base64(bytes: &[u8]) -> String {
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
         for digit in 0..4_usize {
             let index = (bits >> (18 - 6 * digit)) & 63;
-            text.push(if digit > chunk.len() { '=' } else { char::from(ALPHABET[index as usize]) });
+            text.push(if digit > chunk.len() {
+                '='
+            } else {
+                char::from(ALPHABET[index as usize])
+            });
         }
     }
     text
@@ -172,7 +205,10 @@ mod tests {
         let call = json!({ "id": "a", "path": "/timeline/api/posts" });
         check(json!({ "calls": [call] }), None);
         check(json!({ "calls": [] }), Some("length"));
-        check(json!({ "calls": [call, call] }), Some("two calls have the id `a`"));
+        check(
+            json!({ "calls": [call, call] }),
+            Some("two calls have the id `a`"),
+        );
         check(json!({ "calls": vec![call.clone(); 21] }), Some("length"));
         let with = |key: &str, value: Value| {
             let mut call = call.clone();
@@ -180,29 +216,56 @@ mod tests {
             json!({ "calls": [call] })
         };
         check(with("path", json!("/ca/../auth")), Some("segments"));
-        check(with("path", json!("/nexus/api/compose")), Some("no name of a service"));
+        check(
+            with("path", json!("/nexus/api/compose")),
+            Some("no name of a service"),
+        );
         check(with("method", json!("TRACE")), Some("cannot be composed"));
         check(with("method", json!("get")), Some("capitals"));
-        check(with("headers", json!({ "Authorization": "Bearer x" })), Some("cannot be set"));
-        check(with("headers", json!({ "X-Forwarded-For": "1.2.3.4" })), Some("cannot be set"));
-        check(with("headers", json!({ "X-A": "1\r\nX-B: 2" })), Some("not plain"));
+        check(
+            with("headers", json!({ "Authorization": "Bearer x" })),
+            Some("cannot be set"),
+        );
+        check(
+            with("headers", json!({ "X-Forwarded-For": "1.2.3.4" })),
+            Some("cannot be set"),
+        );
+        check(
+            with("headers", json!({ "X-A": "1\r\nX-B: 2" })),
+            Some("not plain"),
+        );
         check(with("headers", json!({ "Idempotency-Key": "1" })), None);
     }
 
     #[test]
     fn bodies_keep_their_nature() {
         let json_type = Some("application/problem+json; charset=utf-8");
-        assert_eq!(body_value(json_type, br#"{"a":1}"#), (json!({ "a": 1 }), None));
+        assert_eq!(
+            body_value(json_type, br#"{"a":1}"#),
+            (json!({ "a": 1 }), None)
+        );
         assert_eq!(body_value(json_type, b"{broken"), (json!("{broken"), None));
         assert_eq!(body_value(Some("text/html"), b"<p>"), (json!("<p>"), None));
-        assert_eq!(body_value(Some("image/png"), b"png"), (json!("cG5n"), Some("base64")));
-        assert_eq!(body_value(Some("text/plain"), &[0xff]), (json!("/w=="), Some("base64")));
+        assert_eq!(
+            body_value(Some("image/png"), b"png"),
+            (json!("cG5n"), Some("base64"))
+        );
+        assert_eq!(
+            body_value(Some("text/plain"), &[0xff]),
+            (json!("/w=="), Some("base64"))
+        );
         assert_eq!(body_value(None, b""), (Value::Null, None));
     }
 
     #[test]
     fn encodes_base64() {
-        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+        ] {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
     }

@@ -33,8 +33,14 @@ pub type Field = (&'static str, String);
 impl Cors {
     /// Reads origins separated by commas: `*`, `https://app.example`, `http://localhost:*`. What is none is ignored.
     pub fn parse(origins: &str, credentials: bool) -> Self {
-        let origins = origins.split(',').map(str::trim).filter(|origin| !origin.is_empty());
-        Self { origins: origins.map(Origin::parse).collect(), credentials }
+        let origins = origins
+            .split(',')
+            .map(str::trim)
+            .filter(|origin| !origin.is_empty());
+        Self {
+            origins: origins.map(Origin::parse).collect(),
+            credentials,
+        }
     }
 
     /// Fields of an ordinary answer. `Vary` is there whenever the answer depends on the origin.
@@ -50,7 +56,12 @@ impl Cors {
     }
 
     /// Fields of a preflight's answer, or none where the origin is not allowed.
-    pub fn preflight(&self, origin: &str, method: &str, headers: Option<&str>) -> Option<Vec<Field>> {
+    pub fn preflight(
+        &self,
+        origin: &str,
+        method: &str,
+        headers: Option<&str>,
+    ) -> Option<Vec<Field>> {
         let mut fields = self.allow(Some(origin));
         if fields.is_empty() || !is_token(method) {
             return None;
@@ -70,7 +81,9 @@ impl Cors {
     }
 
     fn allow(&self, origin: Option<&str>) -> Vec<Field> {
-        let Some(origin) = origin else { return Vec::new() };
+        let Some(origin) = origin else {
+            return Vec::new();
+        };
         let Some(pattern) = self.origins.iter().find(|pattern| pattern.covers(origin)) else {
             return Vec::new();
         };
@@ -134,17 +147,31 @@ mod tests {
     use super::*;
 
     fn value<'a>(fields: &'a [Field], name: &str) -> Option<&'a str> {
-        fields.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+        fields
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     #[test]
     fn named_origins_are_repeated_with_vary() {
         let cors = Cors::parse("https://app.example, http://localhost:*", true);
-        for origin in ["https://app.example", "http://localhost", "http://localhost:5173"] {
+        for origin in [
+            "https://app.example",
+            "http://localhost",
+            "http://localhost:5173",
+        ] {
             let fields = cors.actual(Some(origin));
             assert_eq!(value(&fields, "access-control-allow-origin"), Some(origin));
-            assert_eq!(value(&fields, "access-control-allow-credentials"), Some("true"));
-            assert!(value(&fields, "access-control-expose-headers").unwrap().contains("RateLimit"));
+            assert_eq!(
+                value(&fields, "access-control-allow-credentials"),
+                Some("true")
+            );
+            assert!(
+                value(&fields, "access-control-expose-headers")
+                    .unwrap()
+                    .contains("RateLimit")
+            );
             assert_eq!(value(&fields, "vary"), Some("Origin"));
         }
     }
@@ -160,7 +187,11 @@ mod tests {
             "http://localhost:",
             "null",
         ] {
-            assert_eq!(cors.actual(Some(origin)), [("vary", "Origin".to_owned())], "{origin}");
+            assert_eq!(
+                cors.actual(Some(origin)),
+                [("vary", "Origin".to_owned())],
+                "{origin}"
+            );
             assert_eq!(cors.preflight(origin, "GET", None), None, "{origin}");
         }
         assert_eq!(cors.actual(None), [("vary", "Origin".to_owned())]);
@@ -177,12 +208,26 @@ mod tests {
     #[test]
     fn a_preflight_repeats_method_and_headers() {
         let cors = Cors::parse("http://localhost:*", false);
-        let fields =
-            cors.preflight("http://localhost:1", "REPORT", Some("authorization, x-a")).unwrap();
-        assert!(value(&fields, "access-control-allow-methods").unwrap().ends_with(", REPORT"));
-        assert_eq!(value(&fields, "access-control-allow-headers"), Some("authorization, x-a"));
-        assert!(value(&fields, "vary").unwrap().contains("Access-Control-Request-Headers"));
-        let fields = cors.preflight("http://localhost:1", "GET", Some("a\nb")).unwrap();
+        let fields = cors
+            .preflight("http://localhost:1", "REPORT", Some("authorization, x-a"))
+            .unwrap();
+        assert!(
+            value(&fields, "access-control-allow-methods")
+                .unwrap()
+                .ends_with(", REPORT")
+        );
+        assert_eq!(
+            value(&fields, "access-control-allow-headers"),
+            Some("authorization, x-a")
+        );
+        assert!(
+            value(&fields, "vary")
+                .unwrap()
+                .contains("Access-Control-Request-Headers")
+        );
+        let fields = cors
+            .preflight("http://localhost:1", "GET", Some("a\nb"))
+            .unwrap();
         assert_eq!(value(&fields, "access-control-allow-headers"), None);
         assert_eq!(cors.preflight("http://localhost:1", "G T", None), None);
     }

@@ -15,11 +15,18 @@ pub struct TrustedProxies(Vec<(IpAddr, u8)>);
 impl TrustedProxies {
     /// Reads networks separated by commas (`10.0.0.0/8, 192.0.2.7, fd00::/8`); what is none is ignored.
     pub fn parse(text: &str) -> Self {
-        Self(text.split(',').filter_map(|network| parse_network(network.trim())).collect())
+        Self(
+            text.split(',')
+                .filter_map(|network| parse_network(network.trim()))
+                .collect(),
+        )
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|(network, bits)| covers(*network, *bits, address))
+    /// Whether a machine is one of them.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.0
+            .iter()
+            .any(|(network, bits)| covers(*network, *bits, address))
     }
 
     /// The client's address: the peer's, or the last of `X-Forwarded-For` that no trusted proxy has.
@@ -30,7 +37,9 @@ impl TrustedProxies {
             if !self.trusts(client) {
                 break;
             }
-            let Ok(next) = entry.trim().parse::<IpAddr>() else { break };
+            let Ok(next) = entry.trim().parse::<IpAddr>() else {
+                break;
+            };
             client = next.to_canonical();
         }
         client
@@ -39,7 +48,10 @@ impl TrustedProxies {
 
 fn parse_network(text: &str) -> Option<(IpAddr, u8)> {
     let (address, bits) = match text.split_once('/') {
-        Some((address, bits)) => (address.parse::<IpAddr>().ok()?, Some(bits.parse::<u8>().ok()?)),
+        Some((address, bits)) => (
+            address.parse::<IpAddr>().ok()?,
+            Some(bits.parse::<u8>().ok()?),
+        ),
         None => (text.parse::<IpAddr>().ok()?, None),
     };
     let width = if address.is_ipv4() { 32 } else { 128 };
@@ -78,7 +90,7 @@ pub fn is_forwarding_field(name: &str) -> bool {
 }
 
 /// The fields that tell a service about the request as it came to the gateway: RFC 7239 and its forerunners.
-pub fn fields(client: IpAddr, host: Option<&str>, proto: &str, prefix: &str) -> Vec<(&'static str, String)> {
+pub fn fields(client: IpAddr, host: Option<&str>, proto: &str) -> Vec<(&'static str, String)> {
     let node = match client {
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => format!("\"[{v6}]\""),
@@ -91,7 +103,6 @@ pub fn fields(client: IpAddr, host: Option<&str>, proto: &str, prefix: &str) -> 
     }
     forwarded.push_str(&format!(";proto={proto}"));
     fields.push(("x-forwarded-proto", proto.to_owned()));
-    fields.push(("x-forwarded-prefix", prefix.to_owned()));
     fields.push(("forwarded", forwarded));
     fields
 }
@@ -118,18 +129,30 @@ mod tests {
     #[test]
     fn strangers_are_not_believed() {
         let none = TrustedProxies::default();
-        assert_eq!(none.client(address("192.0.2.1"), &["10.0.0.1"]), address("192.0.2.1"));
+        assert_eq!(
+            none.client(address("192.0.2.1"), &["10.0.0.1"]),
+            address("192.0.2.1")
+        );
     }
 
     #[test]
     fn trusted_proxies_are_believed_from_the_right() {
-        let proxies = TrustedProxies::parse("10.0.0.0/8, fd00::/8, 198.51.100.7, nonsense, 1.2.3.4/99");
+        let proxies =
+            TrustedProxies::parse("10.0.0.0/8, fd00::/8, 198.51.100.7, nonsense, 1.2.3.4/99");
         let check = |peer: &str, lines: &[&str], expected: &str| {
-            assert_eq!(proxies.client(address(peer), lines), address(expected), "{peer} {lines:?}");
+            assert_eq!(
+                proxies.client(address(peer), lines),
+                address(expected),
+                "{peer} {lines:?}"
+            );
         };
         check("10.1.1.1", &["192.0.2.9"], "192.0.2.9");
         check("10.1.1.1", &["6.6.6.6, 192.0.2.9", "10.2.2.2"], "192.0.2.9");
-        check("10.1.1.1", &["6.6.6.6, 192.0.2.9, 198.51.100.7"], "192.0.2.9");
+        check(
+            "10.1.1.1",
+            &["6.6.6.6, 192.0.2.9, 198.51.100.7"],
+            "192.0.2.9",
+        );
         check("::ffff:10.1.1.1", &["2001:db8::1"], "2001:db8::1");
         check("fd00::1", &["not an address"], "fd00::1");
         check("1.2.3.4", &["192.0.2.9"], "1.2.3.4");
@@ -138,22 +161,35 @@ mod tests {
     #[test]
     fn a_zero_length_network_trusts_its_family_only() {
         let proxies = TrustedProxies::parse("0.0.0.0/0");
-        assert_eq!(proxies.client(address("9.9.9.9"), &["8.8.8.8, fd00::1"]), address("fd00::1"));
+        assert_eq!(
+            proxies.client(address("9.9.9.9"), &["8.8.8.8, fd00::1"]),
+            address("fd00::1")
+        );
     }
 
     #[test]
     fn tells_services_who_asked() {
-        let fields = fields(address("2001:db8::1"), Some("gw.example:3005"), "http", "/timeline");
-        let forwarded = &fields.iter().find(|(name, _)| *name == "forwarded").unwrap().1;
-        assert_eq!(forwarded, "for=\"[2001:db8::1]\";host=\"gw.example:3005\";proto=http");
-        assert!(fields.contains(&("x-forwarded-prefix", "/timeline".to_owned())));
-        let fields = super::fields(address("192.0.2.1"), Some("a\"b"), "http", "/ca");
+        let fields = fields(address("2001:db8::1"), Some("gw.example:3005"), "http");
+        let forwarded = &fields
+            .iter()
+            .find(|(name, _)| *name == "forwarded")
+            .unwrap()
+            .1;
+        assert_eq!(
+            forwarded,
+            "for=\"[2001:db8::1]\";host=\"gw.example:3005\";proto=http"
+        );
+        assert!(fields.contains(&("x-forwarded-host", "gw.example:3005".to_owned())));
+        let fields = super::fields(address("192.0.2.1"), Some("a\"b"), "http");
         assert_eq!(fields.last().unwrap().1, "for=192.0.2.1;proto=http");
     }
 
     #[test]
     fn keys_and_ids() {
-        assert_eq!(address_key(address("2001:db8:1:2:3::4")), "2001:db8:1:2::/64");
+        assert_eq!(
+            address_key(address("2001:db8:1:2:3::4")),
+            "2001:db8:1:2::/64"
+        );
         assert_eq!(address_key(address("::ffff:192.0.2.1")), "192.0.2.1");
         assert!(is_forwarding_field("X-Forwarded-Whatever") && !is_forwarding_field("x-forward"));
         assert!(is_request_id("a-1") && !is_request_id("") && !is_request_id("a\nb"));

@@ -27,8 +27,16 @@ pub struct Reading {
 impl Policy {
     /// The policy with a rate and a burst from the configuration; nonsense becomes the smallest sensible value.
     pub fn new(name: &'static str, per_second: f64, burst: u64) -> Self {
-        let per_second = if per_second.is_finite() { per_second.max(0.001) } else { 1.0 };
-        Self { name, per_second, burst: burst.max(1) }
+        let per_second = if per_second.is_finite() {
+            per_second.max(0.001)
+        } else {
+            1.0
+        };
+        Self {
+            name,
+            per_second,
+            burst: burst.max(1),
+        }
     }
 
     /// The item of `RateLimit-Policy`: quota and the window in which it comes back.
@@ -38,7 +46,12 @@ impl Policy {
 
     /// The item of `RateLimit`: what is left, and when all of it will be there again.
     pub fn reading_item(&self, reading: Reading) -> String {
-        format!("\"{}\";r={};t={}", self.name, reading.remaining, reading.reset_ms.div_ceil(1_000))
+        format!(
+            "\"{}\";r={};t={}",
+            self.name,
+            reading.remaining,
+            reading.reset_ms.div_ceil(1_000)
+        )
     }
 
     /// Seconds in which an empty bucket fills.
@@ -68,7 +81,11 @@ impl Usage {
 
     /// Seconds to wait, never too few, never none.
     pub fn retry_after_s(&self) -> u64 {
-        let longest = self.readings.iter().map(|(_, reading)| reading.retry_after_ms).max();
+        let longest = self
+            .readings
+            .iter()
+            .map(|(_, reading)| reading.retry_after_ms)
+            .max();
         longest.unwrap_or_default().div_ceil(1_000).max(1)
     }
 
@@ -84,8 +101,15 @@ impl Usage {
             return None;
         }
         let join = |items: Vec<String>| items.join(", ");
-        let policies = self.readings.iter().map(|(policy, _)| policy.item()).collect();
-        let readings = self.readings.iter().map(|(policy, reading)| policy.reading_item(*reading));
+        let policies = self
+            .readings
+            .iter()
+            .map(|(policy, _)| policy.item())
+            .collect();
+        let readings = self
+            .readings
+            .iter()
+            .map(|(policy, reading)| policy.reading_item(*reading));
         Some((join(policies), join(readings.collect())))
     }
 }
@@ -94,13 +118,24 @@ impl Usage {
 mod tests {
     use super::*;
 
-    const ALLOWED: Reading = Reading { allowed: true, remaining: 99, retry_after_ms: 0, reset_ms: 20 };
+    const ALLOWED: Reading = Reading {
+        allowed: true,
+        remaining: 99,
+        retry_after_ms: 0,
+        reset_ms: 20,
+    };
 
     #[test]
     fn tells_policies_and_what_is_left() {
         let mut usage = Usage::default();
         assert_eq!(usage.fields(), None);
-        usage.note(&Policy::new("address", 2_000.0, 4_000), Reading { remaining: 3_999, ..ALLOWED });
+        usage.note(
+            &Policy::new("address", 2_000.0, 4_000),
+            Reading {
+                remaining: 3_999,
+                ..ALLOWED
+            },
+        );
         usage.note(&Policy::new("principal", 50.0, 100), ALLOWED);
         let (policies, left) = usage.fields().unwrap();
         assert_eq!(policies, r#""address";q=4000;w=2, "principal";q=100;w=2"#);
@@ -112,16 +147,29 @@ mod tests {
     fn names_the_policy_that_refuses_and_the_longest_wait() {
         let mut usage = Usage::default();
         usage.note(&Policy::new("address", 1.0, 1), ALLOWED);
-        let refused = Reading { allowed: false, remaining: 0, retry_after_ms: 1_001, reset_ms: 9_000 };
+        let refused = Reading {
+            allowed: false,
+            remaining: 0,
+            retry_after_ms: 1_001,
+            reset_ms: 9_000,
+        };
         usage.note(&Policy::new("principal", 1.0, 1), refused);
         assert!(!usage.allowed());
-        assert_eq!((usage.retry_after_s(), usage.violated()), (2, vec!["principal"]));
+        assert_eq!(
+            (usage.retry_after_s(), usage.violated()),
+            (2, vec!["principal"])
+        );
     }
 
     #[test]
     fn nonsense_configuration_does_not_break_arithmetic() {
         for rate in [f64::NAN, f64::INFINITY, -1.0, 0.0] {
-            assert!(Policy::new("address", rate, 0).item().starts_with("\"address\";q=1;w="), "{rate}");
+            assert!(
+                Policy::new("address", rate, 0)
+                    .item()
+                    .starts_with("\"address\";q=1;w="),
+                "{rate}"
+            );
         }
     }
 }

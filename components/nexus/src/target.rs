@@ -68,7 +68,10 @@ impl Target {
             None => format!("/{rest}"),
         };
         check_segments(&path_and_query)?;
-        Ok(Self { short: short.to_owned(), path_and_query })
+        Ok(Self {
+            short: short.to_owned(),
+            path_and_query,
+        })
     }
 
     /// The service's full name, which is also the authority of calls to it.
@@ -103,7 +106,11 @@ fn check_characters(text: &str) -> Result<(), Fault> {
 }
 
 fn check_segments(path_and_query: &str) -> Result<(), Fault> {
-    let path = path_and_query.split('?').next().unwrap_or_default().to_ascii_lowercase();
+    let path = path_and_query
+        .split('?')
+        .next()
+        .unwrap_or_default()
+        .to_ascii_lowercase();
     let dots = |segment: &str| matches!(segment.replace("%2e", ".").as_str(), "." | "..");
     if path.contains("%2f") || path.contains("%5c") || path.split('/').any(dots) {
         return Err(Fault::Ambiguous);
@@ -116,13 +123,20 @@ mod tests {
     use super::*;
 
     fn check(path: &str, short: &str, rest: &str) {
-        let expected = Target { short: short.to_owned(), path_and_query: rest.to_owned() };
+        let expected = Target {
+            short: short.to_owned(),
+            path_and_query: rest.to_owned(),
+        };
         assert_eq!(Target::parse(path), Ok(expected), "{path}");
     }
 
     #[test]
     fn splits_service_and_path() {
-        check("/timeline/api/posts?limit=2", "timeline", "/api/posts?limit=2");
+        check(
+            "/timeline/api/posts?limit=2",
+            "timeline",
+            "/api/posts?limit=2",
+        );
         check("/timeline", "timeline", "/");
         check("/timeline/", "timeline", "/");
         check("/timeline?x=/../y", "timeline", "/?x=/../y");
@@ -134,21 +148,48 @@ mod tests {
 
     #[test]
     fn refuses_what_readers_could_take_differently() {
-        for path in ["/ca/..", "/ca/./x", "/ca/%2e%2E/x", "/ca/.%2e", "/ca/a%2fb", "/ca/a%5Cb"] {
+        for path in [
+            "/ca/..",
+            "/ca/./x",
+            "/ca/%2e%2E/x",
+            "/ca/.%2e",
+            "/ca/a%2fb",
+            "/ca/a%5Cb",
+        ] {
             assert_eq!(Target::parse(path), Err(Fault::Ambiguous), "{path}");
         }
-        for path in ["/ca/a b", "/ca/%", "/ca/%4", "/ca/%zz", "/ca/é", "/ca/\\x", "/ca/#x", "/ca/\r\nX: y"] {
+        for path in [
+            "/ca/a b",
+            "/ca/%",
+            "/ca/%4",
+            "/ca/%zz",
+            "/ca/é",
+            "/ca/\\x",
+            "/ca/#x",
+            "/ca/\r\nX: y",
+        ] {
             assert_eq!(Target::parse(path), Err(Fault::BadCharacter), "{path}");
         }
     }
 
     #[test]
     fn refuses_what_is_no_service() {
-        for path in ["/", "//api", "/Timeline/x", "/-a", "/a-/x", "/nexus/api/compose", "/a_b"] {
+        for path in [
+            "/",
+            "//api",
+            "/Timeline/x",
+            "/-a",
+            "/a-/x",
+            "/nexus/api/compose",
+            "/a_b",
+        ] {
             assert_eq!(Target::parse(path), Err(Fault::NoService), "{path}");
         }
         assert_eq!(Target::parse("timeline/x"), Err(Fault::NotAbsolute));
         assert_eq!(Target::parse(""), Err(Fault::NotAbsolute));
-        assert_eq!(Target::parse(&format!("/ca/{}", "a".repeat(PATH_BYTES_MAX))), Err(Fault::TooLong));
+        assert_eq!(
+            Target::parse(&format!("/ca/{}", "a".repeat(PATH_BYTES_MAX))),
+            Err(Fault::TooLong)
+        );
     }
 }

@@ -90,7 +90,10 @@ pub enum Difference<'a> {
 
 /// All differences, sorted by name.
 pub fn differences<'a>(running: &'a [Running], observed: &'a [Observed]) -> Vec<Difference<'a>> {
-    let mut known: BTreeMap<&str, &Observed> = observed.iter().map(|last| (last.name.as_str(), last)).collect();
+    let mut known: BTreeMap<&str, &Observed> = observed
+        .iter()
+        .map(|last| (last.name.as_str(), last))
+        .collect();
     let mut found = BTreeMap::new();
     for service in running {
         let same = known.remove(service.name.as_str()).is_some_and(|last| {
@@ -122,14 +125,30 @@ mod tests {
     use crate::view::tests::running;
 
     fn observed(name: &str, status: &str) -> Observed {
-        Observed { name: name.to_owned(), status: status.to_owned(), digest: "ab".to_owned() }
+        Observed {
+            name: name.to_owned(),
+            status: status.to_owned(),
+            digest: "ab".to_owned(),
+        }
     }
 
     #[test]
     fn notices_new_changed_and_gone_services() {
-        let now = [running("a", Status::Healthy), running("b", Status::Failed), running("c", Status::Healthy)];
-        let last = [observed("a", "healthy"), observed("b", "healthy"), observed("z", "healthy")];
-        let expected = [Difference::Changed(&now[1]), Difference::Changed(&now[2]), Difference::Gone("z")];
+        let now = [
+            running("a", Status::Healthy),
+            running("b", Status::Failed),
+            running("c", Status::Healthy),
+        ];
+        let last = [
+            observed("a", "healthy"),
+            observed("b", "healthy"),
+            observed("z", "healthy"),
+        ];
+        let expected = [
+            Difference::Changed(&now[1]),
+            Difference::Changed(&now[2]),
+            Difference::Gone("z"),
+        ];
         assert_eq!(differences(&now, &last), expected);
         assert_eq!(differences(&now[..1], &last[..1]), []);
     }
@@ -137,16 +156,30 @@ mod tests {
     #[test]
     fn another_version_is_a_change() {
         let now = [running("a", Status::Healthy)];
-        let last = [Observed { digest: "cd".to_owned(), ..observed("a", "healthy") }];
+        let last = [Observed {
+            digest: "cd".to_owned(),
+            ..observed("a", "healthy")
+        }];
         assert_eq!(differences(&now, &last).len(), 1);
     }
 
     #[test]
     fn names_agree_with_json() {
-        for status in [Status::Healthy, Status::Starting, Status::Draining, Status::Failed] {
+        for status in [
+            Status::Healthy,
+            Status::Starting,
+            Status::Draining,
+            Status::Failed,
+        ] {
             assert_eq!(serde_json::to_value(status).unwrap(), status_name(status));
         }
-        for kind in [Kind::Registered, Kind::Renewed, Kind::Expired, Kind::Removed, Kind::State] {
+        for kind in [
+            Kind::Registered,
+            Kind::Renewed,
+            Kind::Expired,
+            Kind::Removed,
+            Kind::State,
+        ] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
     }

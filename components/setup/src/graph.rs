@@ -33,7 +33,10 @@ pub struct Node {
 impl Graph {
     /// Adds a service's dependencies to those it has.
     pub fn add(&mut self, name: &str, dependencies: impl IntoIterator<Item = impl Into<String>>) {
-        self.0.entry(name.to_owned()).or_default().extend(dependencies.into_iter().map(Into::into));
+        self.0
+            .entry(name.to_owned())
+            .or_default()
+            .extend(dependencies.into_iter().map(Into::into));
     }
 
     /// Replaces a service's dependencies.
@@ -86,7 +89,9 @@ impl Graph {
         let mut told = BTreeSet::new();
         let mut cycles = Vec::new();
         for name in self.0.keys() {
-            let Some(cycle) = self.cycle_through(name) else { continue };
+            let Some(cycle) = self.cycle_through(name) else {
+                continue;
+            };
             if told.insert(cycle.iter().cloned().collect::<BTreeSet<_>>()) {
                 cycles.push(cycle);
             }
@@ -97,14 +102,22 @@ impl Graph {
     /// Names depended on that are not here.
     pub fn missing(&self) -> Vec<String> {
         let wanted: BTreeSet<&String> = self.0.values().flatten().collect();
-        wanted.into_iter().filter(|name| !self.0.contains_key(*name)).cloned().collect()
+        wanted
+            .into_iter()
+            .filter(|name| !self.0.contains_key(*name))
+            .cloned()
+            .collect()
     }
 
     /// Everything there is to say of the graph.
     pub fn view(&self) -> GraphView {
         let needed_by = |name: &str| {
             let needs = |(_, wanted): &(&String, &BTreeSet<String>)| wanted.contains(name);
-            self.0.iter().filter(needs).map(|(other, _)| other.clone()).collect()
+            self.0
+                .iter()
+                .filter(needs)
+                .map(|(other, _)| other.clone())
+                .collect()
         };
         let nodes = self.0.iter().map(|(name, wanted)| Node {
             name: name.clone(),
@@ -164,15 +177,29 @@ mod tests {
             ("ext", &["gone"]),
         ]);
         let view = graph.view();
-        let order: Vec<String> = view.start_order.iter().map(|group| group.join(" ")).collect();
+        let order: Vec<String> = view
+            .start_order
+            .iter()
+            .map(|group| group.join(" "))
+            .collect();
         assert_eq!(order, ["ca ext", "auth setup", "timeline"]);
-        assert_eq!((view.missing, view.cycles), (vec!["gone".to_owned()], vec![]));
+        assert_eq!(
+            (view.missing, view.cycles),
+            (vec!["gone".to_owned()], vec![])
+        );
         assert_eq!(view.nodes[1].needed_by, ["auth", "setup", "timeline"]);
     }
 
     #[test]
     fn circles_are_named_once_and_do_not_hide_the_rest() {
-        let graph = graph(&[("a", &["b"]), ("b", &["c"]), ("c", &["a"]), ("d", &["a"]), ("e", &["e"]), ("f", &[])]);
+        let graph = graph(&[
+            ("a", &["b"]),
+            ("b", &["c"]),
+            ("c", &["a"]),
+            ("d", &["a"]),
+            ("e", &["e"]),
+            ("f", &[]),
+        ]);
         let cycles: Vec<String> = graph.cycles().iter().map(|cycle| spell(cycle)).collect();
         assert_eq!(cycles, ["a → b → c → a", "e → e"]);
         assert_eq!(graph.start_order(), [["f"]]);
@@ -180,7 +207,12 @@ mod tests {
 
     #[test]
     fn finds_the_shortest_circle_through_a_name() {
-        let graph = graph(&[("a", &["b", "c"]), ("b", &["d"]), ("c", &["a"]), ("d", &["a"])]);
+        let graph = graph(&[
+            ("a", &["b", "c"]),
+            ("b", &["d"]),
+            ("c", &["a"]),
+            ("d", &["a"]),
+        ]);
         assert_eq!(spell(&graph.cycle_through("a").unwrap()), "a → c → a");
         assert_eq!(spell(&graph.cycle_through("b").unwrap()), "b → d → a → b");
         assert_eq!(graph.cycle_through("zz"), None);
@@ -197,7 +229,10 @@ mod tests {
     fn a_long_chain_is_no_burden() {
         let mut graph = Graph::default();
         for at in 0..500 {
-            graph.add(&format!("s{at:03}"), (at > 0).then(|| format!("s{:03}", at - 1)));
+            graph.add(
+                &format!("s{at:03}"),
+                (at > 0).then(|| format!("s{:03}", at - 1)),
+            );
         }
         assert_eq!(graph.start_order().len(), 500);
         assert!(graph.cycles().is_empty());

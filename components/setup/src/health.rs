@@ -5,7 +5,9 @@ use exprsn_sdk::prelude::*;
 use serde_json::Value;
 
 /// How well something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     Healthy,
@@ -52,7 +54,11 @@ pub struct ServiceHealth {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Probe {
     /// It answered with a status and perhaps a JSON body.
-    Answered { status: u16, body: Option<Value>, latency_ms: u64 },
+    Answered {
+        status: u16,
+        body: Option<Value>,
+        latency_ms: u64,
+    },
     /// It could not be reached.
     Failed(String),
     /// It lies outside the networks that this service may call: only its lease tells of it.
@@ -74,7 +80,11 @@ impl ServiceHealth {
             platform: view.source == Source::Platform,
         };
         match probe {
-            Probe::Answered { status, body, latency_ms } => {
+            Probe::Answered {
+                status,
+                body,
+                latency_ms,
+            } => {
                 health.latency_ms = Some(latency_ms);
                 health.take(status, body.as_ref());
             }
@@ -84,7 +94,8 @@ impl ServiceHealth {
         if view.status != Status::Healthy {
             let state = serde_json::to_value(view.status).unwrap_or_default();
             let reason = view.reason.clone();
-            let reason = reason.unwrap_or_else(|| format!("it is {}", state.as_str().unwrap_or("not live")));
+            let reason =
+                reason.unwrap_or_else(|| format!("it is {}", state.as_str().unwrap_or("not live")));
             health.lower(Health::Unhealthy, reason);
         }
         health
@@ -96,7 +107,9 @@ impl ServiceHealth {
         self.uptime = field("uptime").and_then(Value::as_f64);
         self.database = field("database").and_then(Value::as_bool);
         self.redis = field("redis").and_then(Value::as_bool);
-        let said = field("status").cloned().and_then(|said| serde_json::from_value::<Health>(said).ok());
+        let said = field("status")
+            .cloned()
+            .and_then(|said| serde_json::from_value::<Health>(said).ok());
         let good = (200..300).contains(&status);
         match said {
             Some(said) if said != Health::Healthy => self.lower(said, self.complaint(status)),
@@ -137,7 +150,11 @@ mod tests {
     use serde_json::json;
 
     fn answered(status: u16, body: Value) -> Probe {
-        Probe::Answered { status, body: Some(body), latency_ms: 3 }
+        Probe::Answered {
+            status,
+            body: Some(body),
+            latency_ms: 3,
+        }
     }
 
     #[test]
@@ -145,20 +162,37 @@ mod tests {
         let view = running("a", Status::Healthy).view(None);
         let said = json!({ "status": "healthy", "uptime": 1.5, "database": true, "redis": null });
         let health = ServiceHealth::of(&view, answered(200, said));
-        assert_eq!((health.status, health.uptime, health.database, health.redis), (Health::Healthy, Some(1.5), Some(true), None));
+        assert_eq!(
+            (health.status, health.uptime, health.database, health.redis),
+            (Health::Healthy, Some(1.5), Some(true), None)
+        );
         let said = json!({ "status": "degraded", "redis": false });
         let health = ServiceHealth::of(&view, answered(200, said));
         assert_eq!(health.status, Health::Degraded);
         assert!(health.reason.unwrap().contains("queue"));
-        assert_eq!(ServiceHealth::of(&view, answered(503, json!("?"))).reason.unwrap(), "it answered 503");
-        assert_eq!(ServiceHealth::of(&view, Probe::Failed("refused".into())).status, Health::Unhealthy);
+        assert_eq!(
+            ServiceHealth::of(&view, answered(503, json!("?")))
+                .reason
+                .unwrap(),
+            "it answered 503"
+        );
+        assert_eq!(
+            ServiceHealth::of(&view, Probe::Failed("refused".into())).status,
+            Health::Unhealthy
+        );
     }
 
     #[test]
     fn the_platforms_state_goes_before_a_good_answer() {
         let mut service = running("a", Status::Draining);
-        let health = ServiceHealth::of(&service.view(None), answered(200, json!({ "status": "healthy" })));
-        assert_eq!((health.status, health.reason.as_deref()), (Health::Unhealthy, Some("it is draining")));
+        let health = ServiceHealth::of(
+            &service.view(None),
+            answered(200, json!({ "status": "healthy" })),
+        );
+        assert_eq!(
+            (health.status, health.reason.as_deref()),
+            (Health::Unhealthy, Some("it is draining"))
+        );
         service.reason = Some("its component is corrupt".into());
         let health = ServiceHealth::of(&service.view(None), Probe::NotAsked);
         assert_eq!(health.reason.as_deref(), Some("its component is corrupt"));

@@ -29,7 +29,10 @@ fn routes() -> Router {
         .public()
         .delete("/api/registry/services/{name}", registry::deregister)
         .summary("Takes a registration back")
-        .post("/api/registry/services/{name}/heartbeat", registry::heartbeat)
+        .post(
+            "/api/registry/services/{name}/heartbeat",
+            registry::heartbeat,
+        )
         .summary("Renews a registration's lease")
         .get("/api/registry/events", watch::events)
         .summary("Streams changes: registered, renewed, expired, removed, state")

@@ -20,7 +20,11 @@ pub async fn health() -> Result<Report> {
     }
     let views = registry::views().await?;
     let services = join_all(views.iter().map(ask)).await;
-    let report = HealthReport { status: overall(&services), checked_at: now_ms(), services };
+    let report = HealthReport {
+        status: overall(&services),
+        checked_at: now_ms(),
+        services,
+    };
     if reused_ms > 0 {
         cache::set_json("health", &report, Some(reused_ms)).await?;
     }
@@ -36,7 +40,9 @@ impl IntoResponse for Report {
             Health::Healthy | Health::Degraded => StatusCode::OK,
             Health::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Response::new(status).json(&self.0).header("cache-control", "no-store")
+        Response::new(status)
+            .json(&self.0)
+            .header("cache-control", "no-store")
     }
 
     fn describe(operation: &mut Operation<'_>) {
@@ -46,7 +52,11 @@ impl IntoResponse for Report {
 }
 
 async fn ask(view: &ServiceView) -> ServiceHealth {
-    let probe = if view.name == SELF { own().await } else { call(view).await };
+    let probe = if view.name == SELF {
+        own().await
+    } else {
+        call(view).await
+    };
     ServiceHealth::of(view, probe)
 }
 
@@ -54,17 +64,31 @@ async fn ask(view: &ServiceView) -> ServiceHealth {
 async fn own() -> Probe {
     let own = exprsn_sdk::health::health().await;
     let body = serde_json::to_value(&own).ok();
-    Probe::Answered { status: own.into_response().status.as_u16(), body, latency_ms: 0 }
+    Probe::Answered {
+        status: own.into_response().status.as_u16(),
+        body,
+        latency_ms: 0,
+    }
 }
 
 async fn call(view: &ServiceView) -> Probe {
     let url = match view.source {
         Source::Platform => format!("http://{}{}", view.name, view.health_check_path),
-        Source::Registered => format!("http://{}:{}{}", bracketed(&view.host), view.port, view.health_check_path),
+        Source::Registered => format!(
+            "http://{}:{}{}",
+            bracketed(&view.host),
+            view.port,
+            view.health_check_path
+        ),
     };
     let started = monotonic_ms();
     let limit = config::parse("health_ms_max", 2_000_u64);
-    match http::get(url).header("accept", "application/json").timeout_ms(limit).send().await {
+    match http::get(url)
+        .header("accept", "application/json")
+        .timeout_ms(limit)
+        .send()
+        .await
+    {
         Ok(answer) => {
             let status = answer.status().as_u16();
             let body = answer.bytes(ANSWER_BYTES_MAX).await.ok();
@@ -83,5 +107,9 @@ async fn call(view: &ServiceView) -> Probe {
 /// An IPv6 address needs brackets in a URL.
 fn bracketed(host: &str) -> String {
     let bare = host.contains(':') && !host.starts_with('[');
-    if bare { format!("[{host}]") } else { host.to_owned() }
+    if bare {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    }
 }

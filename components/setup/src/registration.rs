@@ -62,7 +62,10 @@ fn refuse(reason: &str) -> garde::Result {
 /// The rule of the host's own names, so that a registered service could become one.
 fn is_name(name: &str, _: &()) -> garde::Result {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+    let begins = name
+        .bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_lowercase());
     if !begins || !name.bytes().all(plain) || name.ends_with('-') || name.len() > NAME_BYTES_MAX {
         return refuse(
             "must begin with a lower-case letter and hold at most 48 lower-case letters, digits and inner hyphens",
@@ -76,12 +79,20 @@ fn is_version(version: &str, _: &()) -> garde::Result {
     let end = version.find(['-', '+']).unwrap_or(version.len());
     let (core, rest) = version.split_at(end);
     let number = |text: &str| {
-        let digits = !text.is_empty() && text.len() <= 9 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let digits =
+            !text.is_empty() && text.len() <= 9 && text.bytes().all(|byte| byte.is_ascii_digit());
         digits && (text == "0" || !text.starts_with('0'))
     };
-    let plain = rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-+.".contains(&byte));
+    let plain = rest
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-+.".contains(&byte));
     let parts: Vec<&str> = core.split('.').collect();
-    if parts.len() != 3 || !parts.into_iter().all(number) || !plain || rest.len() == 1 || version.len() > 64 {
+    if parts.len() != 3
+        || !parts.into_iter().all(number)
+        || !plain
+        || rest.len() == 1
+        || version.len() > 64
+    {
         return refuse("must be a semantic version such as 1.0.0");
     }
     Ok(())
@@ -89,10 +100,15 @@ fn is_version(version: &str, _: &()) -> garde::Result {
 
 fn is_host(host: &str, _: &()) -> garde::Result {
     let label = |label: &str| {
-        let plain = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let plain = label
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         (1..=63).contains(&label.len()) && plain && !label.starts_with('-') && !label.ends_with('-')
     };
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     if bare.parse::<IpAddr>().is_ok() || (host.len() <= 253 && host.split('.').all(label)) {
         return Ok(());
     }
@@ -101,7 +117,8 @@ fn is_host(host: &str, _: &()) -> garde::Result {
 
 fn is_path(path: &str, _: &()) -> garde::Result {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%?=&".contains(&byte);
-    if !path.starts_with('/') || path.len() > 256 || !path.bytes().all(plain) || path.contains("..") {
+    if !path.starts_with('/') || path.len() > 256 || !path.bytes().all(plain) || path.contains("..")
+    {
         return refuse("must be a plain path that begins with `/`");
     }
     Ok(())
@@ -148,9 +165,17 @@ mod tests {
     fn takes_the_specifications_example() {
         let new: NewRegistration = serde_json::from_value(example()).unwrap();
         assert!(new.validate().is_ok());
-        assert_eq!((new.lease_seconds, new.health_check_path.as_str()), (30, "/health"));
+        assert_eq!(
+            (new.lease_seconds, new.health_check_path.as_str()),
+            (30, "/health")
+        );
         let least = json!({ "name": "a", "version": "0.1.0-rc.1+b", "host": "[::1]", "port": 1 });
-        assert!(serde_json::from_value::<NewRegistration>(least).unwrap().validate().is_ok());
+        assert!(
+            serde_json::from_value::<NewRegistration>(least)
+                .unwrap()
+                .validate()
+                .is_ok()
+        );
     }
 
     #[test]
@@ -175,8 +200,14 @@ mod tests {
             ("dependencies", json!(["exprsn-timeline"])),
             ("metadata", json!({ "big": "x".repeat(5_000) })),
         ] {
-            assert!(!errors(field, value.clone()).is_empty(), "{field} = {value}");
+            assert!(
+                !errors(field, value.clone()).is_empty(),
+                "{field} = {value}"
+            );
         }
-        assert_eq!(errors("dependencies", json!(["ok", "Not Ok"])), ["dependencies[1]"]);
+        assert_eq!(
+            errors("dependencies", json!(["ok", "Not Ok"])),
+            ["dependencies[1]"]
+        );
     }
 }

@@ -17,7 +17,11 @@ pub async fn running() -> Result<Vec<Running>> {
 
 /// The whole registry, sorted by name.
 pub async fn views() -> Result<Vec<ServiceView>> {
-    Ok(merge(&running().await?, &store::registrations().await?, now_ms()))
+    Ok(merge(
+        &running().await?,
+        &store::registrations().await?,
+        now_ms(),
+    ))
 }
 
 /// `GET /api/registry/services`
@@ -28,7 +32,9 @@ pub async fn list() -> Result<Json<Vec<ServiceView>>> {
 /// `GET /api/registry/services/{name}`
 pub async fn show(Path(name): Path<String>) -> Result<Json<ServiceView>> {
     let found = views().await?.into_iter().find(|view| view.name == name);
-    found.map(Json).ok_or_else(|| Problem::not_found("service", &name))
+    found
+        .map(Json)
+        .ok_or_else(|| Problem::not_found("service", &name))
 }
 
 /// `POST /api/registry/register`
@@ -40,22 +46,35 @@ pub async fn register(caller: Caller, Json(new): Json<NewRegistration>) -> Resul
     let former = registered.iter().find(|known| known.name == new.name);
     permit(&caller, &new.name, &running, former)?;
     if former.is_none() && registered.len() >= store::REGISTRATIONS_MAX {
-        return Err(Problem::unavailable(60)
-            .detail(format!("the registry holds its {} registrations; deregister some", store::REGISTRATIONS_MAX)));
+        return Err(Problem::unavailable(60).detail(format!(
+            "the registry holds its {} registrations; deregister some",
+            store::REGISTRATIONS_MAX
+        )));
     }
     refuse_cycle(&new, &merge(&running, &registered, now))?;
     store::upsert(&tx, &new, &subject(&caller), now).await?;
     let after = store::registrations_in(&tx).await?;
-    let view = merge(&running, &after, now).into_iter().find(|view| view.name == new.name);
-    let view = view.ok_or_else(|| Problem::fault("a registration vanished within its transaction", &new.name))?;
-    let kind = if former.is_none() { Kind::Registered } else { Kind::Renewed };
+    let view = merge(&running, &after, now)
+        .into_iter()
+        .find(|view| view.name == new.name);
+    let view = view.ok_or_else(|| {
+        Problem::fault("a registration vanished within its transaction", &new.name)
+    })?;
+    let kind = if former.is_none() {
+        Kind::Registered
+    } else {
+        Kind::Renewed
+    };
     let change = Change::of(kind, &view, uuid_v7(), now);
     if former.is_none() {
         store::record(&tx, &change).await?;
     }
     tx.commit().await?;
     tell(&[change]).await;
-    Ok(Registered { new: former.is_none(), view })
+    Ok(Registered {
+        new: former.is_none(),
+        view,
+    })
 }
 
 /// `POST /api/registry/services/{name}/heartbeat`
@@ -69,7 +88,10 @@ pub async fn heartbeat(caller: Caller, Path(name): Path<String>) -> Result<Json<
     registration.expires_at = store::renew(&tx, &registration, now).await?;
     registration.renewed_at = now;
     let own = running.iter().find(|service| service.name == name);
-    let view = own.map_or_else(|| registration.view(now), |service| service.view(Some(&registration)));
+    let view = own.map_or_else(
+        || registration.view(now),
+        |service| service.view(Some(&registration)),
+    );
     let change = Change::of(Kind::Renewed, &view, uuid_v7(), now);
     // Heartbeats come every few seconds; only one that revives is worth remembering.
     if was_expired {
@@ -97,8 +119,9 @@ pub async fn deregister(caller: Caller, Path(name): Path<String>) -> Result<NoCo
 
 async fn find(tx: &sql::Tx, name: &str) -> Result<Registration> {
     store::registration_in(tx, name).await?.ok_or_else(|| {
-        Problem::not_found("registration", name)
-            .detail(format!("{name} is not registered; register it at POST /api/registry/register"))
+        Problem::not_found("registration", name).detail(format!(
+            "{name} is not registered; register it at POST /api/registry/register"
+        ))
     })
 }
 
@@ -106,7 +129,10 @@ async fn find(tx: &sql::Tx, name: &str) -> Result<Registration> {
 pub async fn tell(changes: &[Change]) {
     for change in changes {
         if let Err(error) = events::live::broadcast(CHANNEL, change).await {
-            log::warn!("a change could not be told to listeners", error = format!("{error:?}"));
+            log::warn!(
+                "a change could not be told to listeners",
+                error = format!("{error:?}")
+            );
         }
     }
 }
@@ -129,9 +155,16 @@ fn kind_name(kind: PrincipalKind) -> &'static str {
 
 /// A record belongs to whoever made it; of a service that the platform runs, to that service. Operators and holders of
 /// `admin` may change any.
-fn permit(caller: &Caller, name: &str, running: &[Running], former: Option<&Registration>) -> Result<()> {
+fn permit(
+    caller: &Caller,
+    name: &str,
+    running: &[Running],
+    former: Option<&Registration>,
+) -> Result<()> {
     let principal = caller.principal();
-    if principal.kind == PrincipalKind::Operator || principal.permissions.contains(Permission::Admin.flag()) {
+    if principal.kind == PrincipalKind::Operator
+        || principal.permissions.contains(Permission::Admin.flag())
+    {
         return Ok(());
     }
     let itself = principal.kind == PrincipalKind::Service && principal.subject == name;
@@ -143,7 +176,9 @@ fn permit(caller: &Caller, name: &str, running: &[Running], former: Option<&Regi
             "{name} is run by this platform: only the service itself, an operator or a token with `admin` may change its record"
         )))
     } else if former.is_some_and(|former| former.owner != subject(caller)) {
-        Err(Problem::forbidden(format!("{name} was registered by somebody else")))
+        Err(Problem::forbidden(format!(
+            "{name} was registered by somebody else"
+        )))
     } else {
         Ok(())
     }
@@ -152,7 +187,9 @@ fn permit(caller: &Caller, name: &str, running: &[Running], former: Option<&Regi
 /// A registration that would close a circle is refused with the circle spelled out.
 fn refuse_cycle(new: &NewRegistration, views: &[ServiceView]) -> Result<()> {
     let mut graph = graph(views);
-    let ours = views.iter().find(|view| view.name == new.name && view.digest.is_some());
+    let ours = views
+        .iter()
+        .find(|view| view.name == new.name && view.digest.is_some());
     match ours {
         // Declared dependencies of a running service stay, whatever its registration says.
         Some(_) => graph.add(&new.name, new.dependencies.iter().cloned()),
@@ -160,10 +197,16 @@ fn refuse_cycle(new: &NewRegistration, views: &[ServiceView]) -> Result<()> {
     }
     match graph.cycle_through(&new.name) {
         None => Ok(()),
-        Some(cycle) => Err(Problem::conflict(format!("the services would depend on each other in a circle: {}", spell(&cycle)))
-            .kind("urn:exprsn:problem:dependency-cycle", "Dependency cycle")
-            .field("/dependencies", format!("closes the circle {}", spell(&cycle)))
-            .with("cycle", cycle)),
+        Some(cycle) => Err(Problem::conflict(format!(
+            "the services would depend on each other in a circle: {}",
+            spell(&cycle)
+        ))
+        .kind("urn:exprsn:problem:dependency-cycle", "Dependency cycle")
+        .field(
+            "/dependencies",
+            format!("closes the circle {}", spell(&cycle)),
+        )
+        .with("cycle", cycle)),
     }
 }
 
@@ -176,7 +219,11 @@ pub struct Registered {
 impl IntoResponse for Registered {
     fn into_response(self) -> Response {
         if self.new {
-            Created::at(format!("/api/registry/services/{}", self.view.name), self.view).into_response()
+            Created::at(
+                format!("/api/registry/services/{}", self.view.name),
+                self.view,
+            )
+            .into_response()
         } else {
             Json(self.view).into_response()
         }

@@ -152,7 +152,11 @@ impl Registration {
             name: self.name.clone(),
             version: self.version.clone(),
             description: String::new(),
-            status: if valid { Status::Healthy } else { Status::Unhealthy },
+            status: if valid {
+                Status::Healthy
+            } else {
+                Status::Unhealthy
+            },
             reason: (!valid).then(reason),
             host: self.host.clone(),
             port: self.port,
@@ -175,7 +179,10 @@ impl Running {
     pub fn view(&self, own: Option<&Registration>) -> ServiceView {
         let mut dependencies = self.depends_on.clone();
         let more = own.map(Registration::dependencies).unwrap_or_default();
-        dependencies.extend(more.into_iter().filter(|name| !self.depends_on.contains(name)));
+        dependencies.extend(
+            more.into_iter()
+                .filter(|name| !self.depends_on.contains(name)),
+        );
         ServiceView {
             name: self.name.clone(),
             version: self.version.clone(),
@@ -184,7 +191,8 @@ impl Running {
             reason: self.reason.clone(),
             host: self.host.clone(),
             port: self.port,
-            health_check_path: own.map_or_else(|| "/health".to_owned(), |own| own.health_check_path.clone()),
+            health_check_path: own
+                .map_or_else(|| "/health".to_owned(), |own| own.health_check_path.clone()),
             dependencies,
             source: Source::Platform,
             lease_expires_at: own.map(|own| own.expires_at),
@@ -192,19 +200,33 @@ impl Running {
             digest: Some(self.digest.clone()),
             grants: self.grants.clone(),
             started_at: Some(self.started_at_ms),
-            load: Some(Load { instances: self.instances, invocations: self.invocations, failures: self.failures }),
-            metadata: own.and_then(|own| serde_json::from_str(&own.metadata).ok()).unwrap_or_default(),
+            load: Some(Load {
+                instances: self.instances,
+                invocations: self.invocations,
+                failures: self.failures,
+            }),
+            metadata: own
+                .and_then(|own| serde_json::from_str(&own.metadata).ok())
+                .unwrap_or_default(),
         }
     }
 }
 
 /// All entries, sorted by name.
 pub fn merge(running: &[Running], registered: &[Registration], now_ms: i64) -> Vec<ServiceView> {
-    let own: BTreeMap<&str, &Registration> = registered.iter().map(|own| (own.name.as_str(), own)).collect();
-    let mut views: BTreeMap<&str, ServiceView> =
-        own.iter().map(|(name, registration)| (*name, registration.view(now_ms))).collect();
+    let own: BTreeMap<&str, &Registration> = registered
+        .iter()
+        .map(|own| (own.name.as_str(), own))
+        .collect();
+    let mut views: BTreeMap<&str, ServiceView> = own
+        .iter()
+        .map(|(name, registration)| (*name, registration.view(now_ms)))
+        .collect();
     for service in running {
-        views.insert(&service.name, service.view(own.get(service.name.as_str()).copied()));
+        views.insert(
+            &service.name,
+            service.view(own.get(service.name.as_str()).copied()),
+        );
     }
     views.into_values().collect()
 }
@@ -260,12 +282,28 @@ pub(crate) mod tests {
 
     #[test]
     fn the_platforms_word_counts_for_what_it_runs() {
-        let views = merge(&[running("b", Status::Healthy)], &[registered("b", 0), registered("a", 50)], 10);
-        assert_eq!(views.iter().map(|view| view.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        let views = merge(
+            &[running("b", Status::Healthy)],
+            &[registered("b", 0), registered("a", 50)],
+            10,
+        );
+        assert_eq!(
+            views
+                .iter()
+                .map(|view| view.name.as_str())
+                .collect::<Vec<_>>(),
+            ["a", "b"]
+        );
         let b = &views[1];
-        assert_eq!((b.version.as_str(), b.port, b.status, b.source), ("1.0.0", 3004, Status::Healthy, Source::Platform));
+        assert_eq!(
+            (b.version.as_str(), b.port, b.status, b.source),
+            ("1.0.0", 3004, Status::Healthy, Source::Platform)
+        );
         assert_eq!(b.dependencies, ["exprsn-ca", "exprsn-herald"]);
-        assert_eq!((b.health_check_path.as_str(), b.lease_expires_at), ("/healthz", Some(0)));
+        assert_eq!(
+            (b.health_check_path.as_str(), b.lease_expires_at),
+            ("/healthz", Some(0))
+        );
         assert_eq!(b.metadata["region"], "eu");
     }
 
@@ -281,7 +319,10 @@ pub(crate) mod tests {
         let json = serde_json::to_value(registered("a", 10).view(1)).unwrap();
         assert_eq!(json["leaseExpiresAt"], 10);
         assert_eq!(json["healthCheckPath"], "/healthz");
-        assert_eq!((&json["status"], &json["source"]), (&"healthy".into(), &"registered".into()));
+        assert_eq!(
+            (&json["status"], &json["source"]),
+            (&"healthy".into(), &"registered".into())
+        );
         assert_eq!(json["digest"], Value::Null);
     }
 }

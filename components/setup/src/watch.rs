@@ -31,8 +31,15 @@ pub async fn events(headers: Headers) -> Result<Sse> {
         Some(id) => store::changes_after(id).await?,
         None => Vec::new(),
     };
-    let last = missed.last().map(|change| change.id.clone()).unwrap_or_default();
-    let listener = Listener { live: Box::pin(live), missed: missed.into(), last };
+    let last = missed
+        .last()
+        .map(|change| change.id.clone())
+        .unwrap_or_default();
+    let listener = Listener {
+        live: Box::pin(live),
+        missed: missed.into(),
+        last,
+    };
     Ok(Sse::new(stream::unfold(listener, Listener::next)))
 }
 
@@ -55,7 +62,9 @@ impl Listener {
                 // The stream of a listener who is too slow ends; the client comes back with `Last-Event-ID`.
                 Either::Left((None, _)) => return None,
                 Either::Left((Some(text), _)) => {
-                    let Ok(change) = serde_json::from_str::<Change>(&text) else { continue };
+                    let Ok(change) = serde_json::from_str::<Change>(&text) else {
+                        continue;
+                    };
                     if change.id > self.last {
                         return Some((event(&change), self));
                     }
@@ -67,12 +76,16 @@ impl Listener {
 }
 
 fn event(change: &Change) -> SseEvent {
-    SseEvent::json(change).id(&change.id).event(change.kind.as_str())
+    SseEvent::json(change)
+        .id(&change.id)
+        .event(change.kind.as_str())
 }
 
 /// Sweeps, unless another listener has just done so.
 async fn look_around() {
-    let mine = cache::set_if_absent("sweep", "1", Some(LOOK_MS / 2)).await.unwrap_or(true);
+    let mine = cache::set_if_absent("sweep", "1", Some(LOOK_MS / 2))
+        .await
+        .unwrap_or(true);
     if mine && let Err(problem) = sweep(now_ms()).await {
         log::warn!("the registry could not be swept", error = problem);
     }
@@ -94,7 +107,9 @@ pub async fn sweep(now: i64) -> Result<()> {
     for registration in store::expired(&tx, now).await? {
         changes.push(store::change(Kind::Expired, &registration, now));
     }
-    let remove_after_ms = config::parse("remove_after_s", 600_i64).max(0).saturating_mul(1_000);
+    let remove_after_ms = config::parse("remove_after_s", 600_i64)
+        .max(0)
+        .saturating_mul(1_000);
     for registration in store::remove_expired(&tx, now.saturating_sub(remove_after_ms)).await? {
         changes.push(store::change(Kind::Removed, &registration, now));
     }
@@ -112,7 +127,8 @@ async fn note(tx: &sql::Tx, difference: Difference<'_>, now: i64) -> Result<Opti
     match difference {
         Difference::Changed(service) => {
             let changed = store::observe(tx, service, now).await?;
-            Ok(changed.then(|| Change::of(Kind::State, &Running::view(service, None), uuid_v7(), now)))
+            Ok(changed
+                .then(|| Change::of(Kind::State, &Running::view(service, None), uuid_v7(), now)))
         }
         Difference::Gone(name) => {
             let gone = store::unobserve(tx, name).await?;
