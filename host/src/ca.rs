@@ -330,6 +330,11 @@ impl Authority {
     }
 }
 
+/// Parses a JSON object in which each name occurs once.
+pub fn json_object(text: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
+    json::object(text.as_bytes())
+}
+
 /// Lower-case hex.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

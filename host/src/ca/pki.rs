@@ -177,6 +177,11 @@ fn minimal(bytes: &[u8]) -> Vec<u8> {
     bytes[zeros..].to_vec()
 }
 
+/// Whether a text is a serial number as this authority writes them: lower-case hex, at most 20 bytes.
+pub fn is_serial(hex: &str) -> bool {
+    serial_number(hex).is_ok() && !hex.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
 /// Parses a serial number in hex (RFC 5280: at most 20 bytes).
 fn serial_number(hex: &str) -> Result<SerialNumber> {
     let bytes = super::from_hex(hex).filter(|bytes| (1..=20).contains(&bytes.len()));

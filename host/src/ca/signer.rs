@@ -100,6 +100,16 @@ impl Signer {
         Ok(())
     }
 
+    /// Whether the key is in memory, so that using it waits for no disk.
+    pub fn has_ring(&self, service: &ServiceName, key: &str, algorithm: Algorithm) -> bool {
+        lock(&self.rings).contains_key(&(service.clone(), key.to_owned(), algorithm))
+    }
+
+    /// Whether the secret is in memory.
+    pub fn has_secret(&self, service: &ServiceName, key: &str) -> bool {
+        lock(&self.secrets).contains_key(&(service.clone(), key.to_owned()))
+    }
+
     fn ring(&self, service: &ServiceName, key: &str, algorithm: Algorithm, now_s: i64) -> Result<Arc<KeyRing>, SignError> {
         let id = (service.clone(), key.to_owned(), algorithm);
         if let Some(ring) = lock(&self.rings).get(&id) {

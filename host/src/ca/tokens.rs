@@ -175,7 +175,8 @@ impl Tokens {
         self.verified.invalidate_all();
     }
 
-    pub(super) fn resolve(&self, authority: &str) -> Option<ServiceName> {
+    /// The service behind a URL's authority.
+    pub fn resolve(&self, authority: &str) -> Option<ServiceName> {
         (self.resolver.load())(authority)
     }
 
