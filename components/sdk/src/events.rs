@@ -186,3 +186,6 @@ fn typed<T: DeserializeOwned>(event: types::Event) -> Result<Event<T>, EventErro
         attempt: event.attempt,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,6 +98,8 @@ mod router;
 pub mod runtime;
 pub mod sql;
 mod sse;
+#[cfg(test)]
+mod testing;
 pub mod time;
 
 #[doc(hidden)]

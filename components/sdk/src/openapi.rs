@@ -233,3 +233,6 @@ pub(crate) fn describe_document(operation: &mut Operation<'_>) {
         Some(json!({ "application/json": { "schema": { "type": "object" } } })),
     );
 }
+
+#[cfg(test)]
+mod tests;

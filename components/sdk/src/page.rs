@@ -19,7 +19,7 @@ pub const LIMIT_MAX: i64 = 100;
 const CURSOR_BYTES_MAX: usize = 1024;
 
 /// Which page: `?limit=20&cursor=…`. `#[serde(flatten)]` it into a query of one's own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema, Validate)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
 pub struct PageQuery {
     /// How many items at most, 1 to 100; 20 when absent.
     #[serde(default, deserialize_with = "integer")]

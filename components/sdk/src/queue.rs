@@ -323,3 +323,6 @@ fn returned<R: Serialize>(value: &R) -> Result<Option<String>, JobError> {
     let text = serde_json::to_string(value).map_err(|error| JobError::fail(error.to_string()))?;
     Ok((text != "null").then_some(text))
 }
+
+#[cfg(test)]
+mod tests;

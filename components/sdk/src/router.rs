@@ -378,47 +378,4 @@ fn decode<'a>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Headers;
-    use std::future::Future;
-    use std::task::{Context, Poll, Waker};
-
-    fn gate(mut request: Request, next: Next<'_>) -> LocalBoxFuture<'_, Response> {
-        Box::pin(async move {
-            if request.path() == "/closed" {
-                return Response::new(StatusCode::FORBIDDEN);
-            }
-            request.headers_mut().set("x-seen", "1");
-            next.run(request).await.header("x-around", "1")
-        })
-    }
-
-    fn answer(path: &str) -> Response {
-        let seen = |headers: Headers| async move {
-            crate::response::Text(headers.get("x-seen").unwrap_or("0"))
-        };
-        let router = Router::new("t", "1").get("/open", seen).around(gate);
-        let mut answer = std::pin::pin!(router.handle(Request::new(Method::GET, path)));
-        match answer
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
-        {
-            Poll::Ready(answer) => answer,
-            Poll::Pending => panic!("nothing here waits"),
-        }
-    }
-
-    #[test]
-    fn what_is_around_sees_every_answer() {
-        for (path, status) in [("/open", 200), ("/nowhere", 404)] {
-            let answer = answer(path);
-            assert_eq!(
-                (answer.status.as_u16(), answer.headers.get("x-around")),
-                (status, Some("1"))
-            );
-        }
-        assert_eq!(answer("/closed").status, 403);
-        assert!(matches!(answer("/open").content.0, crate::body::Content::Bytes(text) if text == b"1"));
-    }
-}
+mod tests;

@@ -2,9 +2,9 @@
 
 use garde::Validate;
 use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
+use serde_json::{Map, Value};
 use serde_path_to_error::{Path, Segment};
 
 use super::{FromRequest, camel_case, named_field, same_name, validate, with_fields};
@@ -90,11 +90,16 @@ fn is_json(media_type: &str) -> bool {
 
 /// Parses JSON: 400 with the position where it is malformed, 422 with a pointer where a field is wrong.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    // The path is tracked only the second time, as it slows parsing down.
-    match serde_json::from_slice(bytes) {
-        Ok(value) => Ok(value),
-        Err(error) if error.classify() == Category::Data => Err(wrong_field::<T>(bytes, &error)),
+    let error = match serde_json::from_slice(bytes) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    // Malformed anywhere is malformed, though a wrong field may come before. The field is looked for only now, as
+    // tracking it slows parsing down.
+    match serde_json::from_slice::<IgnoredAny>(bytes) {
         Err(error) => Err(malformed(&error)),
+        Ok(_) if error.classify() == Category::Data => Err(wrong_field::<T>(bytes, &error)),
+        Ok(_) => Err(malformed(&error)),
     }
 }
 
@@ -143,19 +148,30 @@ fn escape(name: &str) -> String {
 /// A garde path (`author_id`, `items[2].text`) as a pointer into the body, with the names that the body uses.
 fn pointer_in(bytes: &[u8], path: &str) -> String {
     let body: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let parts: Vec<&str> = path
+        .split(['.', '[', ']'])
+        .filter(|part| !part.is_empty())
+        .collect();
     let mut at = Some(&body);
     let mut out = String::new();
-    for part in path.split(['.', '[', ']']).filter(|part| !part.is_empty()) {
+    for (i, part) in parts.iter().enumerate() {
         let (name, next) = match at {
-            Some(Value::Object(members)) => {
-                match members.iter().find(|(key, _)| same_name(key, part)) {
-                    Some((key, value)) => (key.clone(), Some(value)),
-                    None => (camel_case(part), None),
+            Some(Value::Object(members)) => match member(members, part) {
+                Some((name, value)) => (name.clone(), Some(value)),
+                // A struct flattened into this one has no member of its own.
+                None if parts
+                    .get(i + 1)
+                    .is_some_and(|next| member(members, next).is_some()) =>
+                {
+                    continue;
                 }
-            }
+                None => (camel_case(part), None),
+            },
             Some(Value::Array(items)) => (
-                part.to_owned(),
-                part.parse::<usize>().ok().and_then(|i| items.get(i)),
+                (*part).to_owned(),
+                part.parse::<usize>()
+                    .ok()
+                    .and_then(|index| items.get(index)),
             ),
             _ => (camel_case(part), None),
         };
@@ -164,4 +180,8 @@ fn pointer_in(bytes: &[u8], path: &str) -> String {
         at = next;
     }
     out
+}
+
+fn member<'a>(members: &'a Map<String, Value>, name: &str) -> Option<(&'a String, &'a Value)> {
+    members.iter().find(|(key, _)| same_name(key, name))
 }

@@ -91,3 +91,6 @@ fn named_field(message: &str) -> Option<&str> {
     rest.or_else(|| message.strip_prefix("duplicate field `"))
         .and_then(|rest| rest.split('`').next())
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,24 +74,51 @@ impl<T: DeserializeOwned + JsonSchema + Validate<Context = ()>> FromRequest for 
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
+type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
+
 fn parse<T: DeserializeOwned + Validate<Context = ()>>(
     text: &[u8],
     status: StatusCode,
 ) -> Result<T> {
-    let pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = form_urlencoded::parse(text).collect();
+    let pairs: Vec<Pair<'_>> = form_urlencoded::parse(text).collect();
     let value: T = serde_path_to_error::deserialize(Pairs(&pairs)).map_err(|error| {
         let message = error.inner().to_string();
         let path = error.path().to_string();
-        let field = named_field(&message).unwrap_or(if path == "." { "" } else { &path });
-        Problem::new(status).field(field, &message)
+        let field = match named_field(&message) {
+            Some(name) => name.to_owned(),
+            None if path == "." => culprit::<T>(&pairs, &message).unwrap_or_default(),
+            None => path,
+        };
+        Problem::new(status).field(field, message)
     })?;
     validate(&value, |path| name_in(&pairs, path))
         .map_err(|errors| with_fields(Problem::new(status), errors))?;
     Ok(value)
 }
 
-fn name_in(pairs: &[(Cow<'_, str>, Cow<'_, str>)], path: &str) -> String {
-    let name = path.split(['.', '[']).next().unwrap_or_default();
+fn name_in(pairs: &[Pair<'_>], path: &str) -> String {
+    // The last name: those before it are structs that the query is flattened into.
+    let name = path.rsplit('.').next().unwrap_or_default();
+    let name = name.split('[').next().unwrap_or_default();
     let sent = pairs.iter().find(|(sent, _)| same_name(sent, name));
     sent.map_or_else(|| camel_case(name), |(sent, _)| sent.clone().into_owned())
+}
+
+/// The name without which there is no error, or another one: beside a flattened struct, serde loses the path.
+fn culprit<T: DeserializeOwned>(pairs: &[Pair<'_>], message: &str) -> Option<String> {
+    let without = |name: &str| {
+        let others: Vec<Pair<'_>> = pairs
+            .iter()
+            .filter(|(other, _)| other != name)
+            .cloned()
+            .collect();
+        T::deserialize(Pairs(&others))
+            .err()
+            .map(|error| error.to_string())
+    };
+    let names = || pairs.iter().map(|(name, _)| name.as_ref());
+    let found = names().find(|name| without(name).is_none());
+    found
+        .or_else(|| names().find(|name| without(name).is_some_and(|other| other != message)))
+        .map(str::to_owned)
 }

@@ -429,3 +429,6 @@ pub fn json<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<J
         value => Ok(value),
     }
 }
+
+#[cfg(test)]
+mod tests;
