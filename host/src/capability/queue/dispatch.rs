@@ -242,11 +242,11 @@ impl Worker {
         }
     }
 
-    /// One transaction: what has become of jobs, and the next ones.
+    /// One transaction: what has become of jobs, and the next ones. It asks for these also where none is expected,
+    /// because a failed attempt may have become the next delayed job.
     async fn settle(&mut self) {
         let count = self.free();
-        let wanted = self.deadline.is_none() && self.more && count > 0;
-        // After a part of the jobs ended, the others' places stay taken; those that ended are free now.
+        let wanted = self.deadline.is_none();
         let take = wanted.then(|| Take { count, lease: rand::random::<i64>(), lease_ms: self.spec.lease_ms });
         let outcomes = std::mem::take(&mut self.outcomes);
         match self.broker.settle(&self.spec.name, outcomes.clone(), take).await {

@@ -15,7 +15,8 @@ pub fn check(cron: &str) -> Result<(), String> {
 
 /// When `cron` is due next, strictly after `after_ms`, both in milliseconds since the Unix epoch; none where it never is.
 pub fn next_due(cron: &str, after_ms: i64) -> Option<i64> {
-    let after = DateTime::<Utc>::from_timestamp_millis(after_ms)?;
+    // Occurrences are whole seconds; croner would carry the fraction along.
+    let after = DateTime::<Utc>::from_timestamp(after_ms.div_euclid(1_000), 0)?;
     let cron = Cron::from_str(cron).ok()?;
     cron.find_next_occurrence(&after, false).ok().map(|due| due.timestamp_millis())
 }

@@ -324,7 +324,8 @@ async fn a_killed_host_loses_nothing_and_its_leases_return_at_once() {
         next = next.killed();
         next.take(9).await;
     }
-    assert_eq!(next.list(State::Failed).await, ["4", "3", "2"]);
+    assert_eq!(next.list(State::Failed).await, ["3", "2"]);
+    assert_eq!(next.list(State::Active).await, ["4"]);
     next.audit().await;
 }
 
