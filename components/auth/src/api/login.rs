@@ -134,7 +134,8 @@ pub async fn refuse_taken(
 #[derive(Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
-    /// A user name or an email address; either this or `email`.
+    /// A user name or an email address, also as `identifier`; either this or `email`.
+    #[serde(alias = "identifier")]
     #[garde(inner(length(chars, min = 1, max = 254)))]
     username: Option<String>,
     #[garde(inner(length(chars, min = 1, max = 254)))]
