@@ -66,7 +66,7 @@ impl Settings {
             refresh_idle_ms: ms("refresh_idle_s", 604_800),
             authorization_code_ms: ms("authorization_code_s", 60),
             account_schedule: schedule(config::parse("lockout_account_failures_free", 5)),
-            address_schedule: schedule(config::parse("lockout_address_failures_free", 30)),
+            address_schedule: schedule(config::parse("lockout_address_failures_free", 100)),
             registrations_per_hour: config::parse("registrations_per_hour", 0),
             audit_keep_ms: ms("audit_keep_days", 365).saturating_mul(86_400),
         }
