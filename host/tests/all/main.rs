@@ -8,4 +8,5 @@ mod grants;
 mod http;
 mod isolation;
 mod specification;
+mod sql;
 mod start;
