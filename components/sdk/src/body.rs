@@ -152,7 +152,9 @@ fn incomplete(error: ErrorCode) -> Problem {
         ErrorCode::HttpRequestBodySize(limit) => {
             Problem::too_large(limit.and_then(|l| l.try_into().ok()).unwrap_or(0))
         }
-        other => Problem::new(http::StatusCode::BAD_REQUEST)
-            .detail(format!("the body is incomplete: {other:?}")),
+        other => {
+            crate::log::debug!("a body is incomplete", cause = format!("{other:?}"));
+            Problem::new(http::StatusCode::BAD_REQUEST).detail("the body is incomplete")
+        }
     }
 }

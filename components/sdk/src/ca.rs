@@ -133,6 +133,19 @@ impl Principal {
     }
 }
 
+impl Kind {
+    /// Its name, as it stands before the colon of a token's subject.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::User => "user",
+            Self::Service => "service",
+            Self::Client => "client",
+            Self::Operator => "operator",
+        }
+    }
+}
+
 impl Permissions {
     /// The names of the flags: `["read", "write"]`.
     pub fn names(self) -> Vec<&'static str> {

@@ -34,6 +34,10 @@ pub struct Event<T> {
 
 impl Event<()> {
     /// An event to publish.
+    #[allow(
+        clippy::new_ret_no_self,
+        reason = "an event on its way has no source, time or attempt yet"
+    )]
     pub fn new<T: Serialize + ?Sized>(topic: impl Into<String>, data: &T) -> NewEvent {
         NewEvent {
             id: None,

@@ -193,7 +193,7 @@ fn in_flight() -> Problem {
 /// Keys belong to whoever chose them: one caller cannot reach another's answers.
 fn principal(caller: &Caller) -> String {
     let principal = caller.principal();
-    format!("{:?}:{}", principal.kind, principal.subject)
+    format!("{}:{}", principal.kind.name(), principal.subject)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! # Ok(()) }
 //! ```
 
+mod cell;
 mod error;
 mod row;
 mod transaction;
@@ -21,8 +22,9 @@ use serde::de::DeserializeOwned;
 use crate::bindings::exprsn::sql::database as host;
 use crate::bindings::exprsn::sql::types;
 
+pub use cell::json;
 pub use error::{ConstraintKind, Error};
-pub use row::{Rows, json};
+pub use row::Rows;
 pub use transaction::{INBOX_TABLE, Tx, begin};
 pub use types::{Statement, Value};
 pub use value::ToValue;

@@ -1,7 +1,7 @@
 //! Rows into structs, tuples and single values, with what SQLite and PostgreSQL give back.
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::*;
 

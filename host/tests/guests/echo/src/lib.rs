@@ -99,7 +99,7 @@ async fn path(Path((a, b)): Path<(String, u32)>) -> Text {
 async fn caller(caller: Caller) -> AnyJson {
     let principal = caller.principal();
     AnyJson(json!({
-        "kind": format!("{:?}", principal.kind),
+        "kind": principal.kind.name(),
         "subject": principal.subject,
         "address": caller.address,
         "traceId": caller.trace_id,
