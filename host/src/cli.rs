@@ -1,0 +1,147 @@
+//! The command line: arguments → one command → exit code.
+
+pub mod client;
+mod compile;
+mod db;
+pub mod demo;
+mod health;
+pub mod output;
+mod place;
+mod queue;
+mod services;
+mod token;
+mod up;
+
+use clap::{Parser, Subcommand};
+use output::{EXIT_CODES, Result};
+use std::process::ExitCode;
+
+const FIRST_STEPS: &str = "The first steps:
+  exprsn up                        run the platform (from a checkout: cargo xtask up)
+  exprsn demo                      a tour: users, posts, timelines, notifications, analytics
+  exprsn health --watch            how all services are
+  exprsn help <command>            more on each, with examples";
+
+/// The Exprsn platform: services as WebAssembly components, sandboxed, with no more rights than they were given.
+///
+/// `exprsn up` runs the platform; the other commands speak to a running one.
+#[derive(Parser, Debug)]
+#[command(name = "exprsn", version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = FIRST_STEPS, after_long_help = format!("{FIRST_STEPS}\n\n{EXIT_CODES}"))]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Up(up::UpArgs),
+    Health(health::HealthArgs),
+    Services(services::ServicesArgs),
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
+    #[command(subcommand)]
+    Db(db::DbCommand),
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    Demo(demo::DemoArgs),
+    #[command(hide = true)]
+    Compile(compile::CompileArgs),
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    // Before anything else runs: the environment is changed while there is one thread.
+    let env_file = load_env_file();
+    let cli = Cli::parse();
+    match env_file.and_then(|()| cli.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.tell();
+            ExitCode::from(error.failure as u8)
+        }
+    }
+}
+
+/// Reads `.env` of the working directory, as the specification's platform does. What is set already stays.
+fn load_env_file() -> Result {
+    match dotenvy::from_path(".env") {
+        Ok(_) => Ok(()),
+        Err(error) if error.not_found() => Ok(()),
+        Err(error) => Err(output::CliError::failed(format!("cannot read `.env`: {error}")).remedy("write lines of the form NAME=value")),
+    }
+}
+
+impl Cli {
+    fn run(self) -> Result {
+        match self.command {
+            Command::Up(command) => command.run(),
+            Command::Compile(command) => command.run(),
+            command => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let runtime = runtime.map_err(|error| output::CliError::failed(format!("cannot start a runtime: {error}")))?;
+                runtime.block_on(command.ask())
+            }
+        }
+    }
+}
+
+impl Command {
+    /// Runs a command that speaks to a platform.
+    async fn ask(self) -> Result {
+        match self {
+            Self::Health(command) => command.run().await,
+            Self::Services(command) => command.run().await,
+            Self::Queue(command) => command.run().await,
+            Self::Db(command) => command.run().await,
+            Self::Token(command) => command.run().await,
+            Self::Demo(command) => command.run().await,
+            Self::Up(_) | Self::Compile(_) => unreachable!("run without a runtime of ours"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_teaches_by_example() {
+        fn check(command: &clap::Command) {
+            if command.is_hide_set() || command.get_name() == "help" {
+                return;
+            }
+            if command.has_subcommands() {
+                command.get_subcommands().for_each(check);
+            } else {
+                let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Examples:"), "`{}` has no examples: write after_long_help", command.get_name());
+            }
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn commands_parse() {
+        for line in [
+            "exprsn up --services ca,auth --stop-with-stdin",
+            "exprsn health --watch --json",
+            "exprsn services --json",
+            "exprsn queue monitor --once",
+            "exprsn db status --json",
+            "exprsn token issue --subject user:a --permissions read,write",
+            "exprsn token validate -",
+            "exprsn demo --users 5 --posts 7 --concurrency 2 --seed 1 --json",
+            "exprsn compile --memory-bytes-max 1 --cpu-s-max 1",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        assert!(Cli::try_parse_from(["exprsn", "demo", "--users", "0"]).is_err());
+    }
+}

@@ -1,0 +1,84 @@
+//! Where the platform is, and with which right the command line speaks to it.
+
+use super::output::{CliError, Failure, Result};
+use crate::config::{Config, PlatformConfig};
+use clap::Args;
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+/// The file in the data directory with the operator's token, which the host writes when it starts.
+pub const OPERATOR_TOKEN_FILE: &str = "operator.token";
+
+/// Ports of the services that commands speak to, before `port_offset`.
+pub const CA_PORT: u16 = 3000;
+pub const NEXUS_PORT: u16 = 3005;
+pub const SETUP_PORT: u16 = 3015;
+
+/// Where the running platform is found.
+#[derive(Args, Clone, Debug)]
+pub struct Place {
+    /// The platform's configuration, which says where it listens. Without such a file: 127.0.0.1 and the usual ports.
+    #[arg(long, value_name = "FILE", env = "EXPRSN_CONFIG", default_value = "platform.toml")]
+    pub config: PathBuf,
+    /// The platform's data directory, which holds the operator's token.
+    #[arg(long, value_name = "DIR", env = "EXPRSN_DATA", default_value = "data")]
+    pub data: PathBuf,
+}
+
+impl Place {
+    /// The address of the service with this port: `http://127.0.0.1:3015`.
+    pub fn url(&self, port: u16) -> Result<String> {
+        let platform = if self.config.exists() { Config::read(&self.config)?.platform } else { PlatformConfig::default() };
+        Ok(url(&platform, port))
+    }
+
+    /// The operator's token.
+    pub fn operator_token(&self) -> Result<String> {
+        read_token(&self.data.join(OPERATOR_TOKEN_FILE))
+    }
+}
+
+fn url(platform: &PlatformConfig, port: u16) -> String {
+    let host = match platform.listen {
+        IpAddr::V4(any) if any.is_unspecified() => "127.0.0.1".to_owned(),
+        IpAddr::V6(any) if any.is_unspecified() => "[::1]".to_owned(),
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    };
+    format!("http://{host}:{}", port.saturating_add(platform.port_offset))
+}
+
+fn read_token(path: &Path) -> Result<String> {
+    let remedy = "the platform writes it when it starts: name its data directory with --data, or start it";
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        CliError::failed(format!("cannot read the operator's token `{}`: {error}", path.display()))
+            .remedy(remedy)
+            .code(Failure::Refused)
+    })?;
+    match text.trim() {
+        "" => Err(CliError::failed(format!("`{}` is empty", path.display())).remedy(remedy).code(Failure::Refused)),
+        token => Ok(token.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_follow_the_configuration() {
+        let mut platform = PlatformConfig::default();
+        assert_eq!(url(&platform, SETUP_PORT), "http://127.0.0.1:3015");
+        platform.port_offset = 10_000;
+        platform.listen = IpAddr::from([0; 16]);
+        assert_eq!(url(&platform, CA_PORT), "http://[::1]:13000");
+    }
+
+    #[test]
+    fn a_missing_token_says_where_it_comes_from() {
+        let error = read_token(Path::new("/nonexistent/operator.token")).unwrap_err();
+        assert!(error.failure == Failure::Refused && error.to_string().contains("--data"), "{error}");
+    }
+}
