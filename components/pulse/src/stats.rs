@@ -195,7 +195,7 @@ pub async fn top_posts(query: Query<TopQuery>) -> Result<Json<Ranking<TopPost>>>
          FROM (SELECT post_id, SUM(likes) AS likes, SUM(comments) AS comments FROM post_hours WHERE hour >= $1 GROUP BY post_id) AS h \
          LEFT JOIN post_stats p ON p.post_id = h.post_id \
          WHERE p.deleted_at IS NULL AND h.likes + 2 * h.comments > 0 ORDER BY score DESC, h.post_id DESC LIMIT $2",
-        params![window.from_hour(now_ms()), query.limit.unwrap_or(TOP_DEFAULT)],
+        params![window.first_hour(now_ms()), query.limit.unwrap_or(TOP_DEFAULT)],
     )
     .await?;
     Ok(Json(Ranking { window, items }))
@@ -215,7 +215,7 @@ pub async fn top_events(query: Query<TopQuery>) -> Result<Json<Ranking<EventCoun
         "SELECT substr(metric, length($1) + 1) AS name, CAST(SUM(value) AS BIGINT) AS count FROM hourly \
          WHERE metric IN (SELECT $1 || name FROM event_names) AND hour >= $2 \
          GROUP BY metric ORDER BY count DESC, metric LIMIT $3",
-        params![CUSTOM_PREFIX, window.from_hour(now_ms()), query.limit.unwrap_or(TOP_DEFAULT)],
+        params![CUSTOM_PREFIX, window.first_hour(now_ms()), query.limit.unwrap_or(TOP_DEFAULT)],
     )
     .await?;
     Ok(Json(Ranking { window, items }))
@@ -242,7 +242,7 @@ pub struct ActiveUsers {
 /// How many users did something within a window.
 pub async fn active_users(query: Query<WindowQuery>) -> Result<Json<ActiveUsers>> {
     let window = query.window.unwrap_or(Window::DAY);
-    let from = window.from_hour(now_ms());
+    let from = window.first_hour(now_ms());
     Ok(Json(ActiveUsers {
         window,
         from,
@@ -287,7 +287,7 @@ struct Total {
 pub async fn summary() -> Result<Json<Summary>> {
     let text = "SELECT metric, CAST(SUM(value) AS BIGINT) AS total FROM hourly WHERE metric NOT LIKE 'event:%' GROUP BY metric";
     let totals: Vec<Total> = sql::query_as(text, params![]).await?;
-    let active_users = count_active(Window::DAY.from_hour(now_ms())).await?;
+    let active_users = count_active(Window::DAY.first_hour(now_ms())).await?;
     Ok(Json(Summary {
         active_users,
         ..summed(&totals)

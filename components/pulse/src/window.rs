@@ -22,7 +22,7 @@ impl Window {
     pub const DAY: Window = Window { hours: 24 };
 
     /// The first hour of the window: it and the present one are counted whole.
-    pub fn from_hour(self, now_ms: i64) -> i64 {
+    pub fn first_hour(self, now_ms: i64) -> i64 {
         hour_of(now_ms) - (self.hours - 1) * HOUR_MS
     }
 }
@@ -104,8 +104,8 @@ mod tests {
     #[test]
     fn ends_with_the_present_hour() {
         let now = 100 * HOUR_MS + 1;
-        assert_eq!(window("1h").expect("an hour").from_hour(now), 100 * HOUR_MS);
-        assert_eq!(Window::DAY.from_hour(now), 77 * HOUR_MS);
+        assert_eq!(window("1h").expect("an hour").first_hour(now), 100 * HOUR_MS);
+        assert_eq!(Window::DAY.first_hour(now), 77 * HOUR_MS);
         assert_eq!(hour_of(-1), -HOUR_MS);
     }
 }
