@@ -358,7 +358,7 @@ impl Platform {
         let mut listeners = std::mem::take(&mut *self.listeners.lock().expect("no holder of this lock panics"));
         let consumers = std::mem::take(&mut *self.consumers.lock().expect("no holder of this lock panics"));
         let finished = async { while listeners.join_next().await.is_some() {} };
-        let jobs = futures::future::join_all(consumers.iter().map(|consumer| consumer.drain(deadline)));
+        let jobs = futures::future::join_all(consumers.into_iter().map(|consumer| async move { consumer.drain(deadline).await }));
         if tokio::time::timeout_at(deadline.into(), futures::future::join(finished, jobs)).await.is_err() {
             tracing::warn!("drain_ms_max has passed; connections still open are closed");
         }

@@ -35,6 +35,8 @@ pub struct Setup<'a> {
     pub guests: &'a [&'a str],
     /// TOML added to the configuration.
     pub config: &'a str,
+    /// Compiled code in the data directory, so that the first start compiles.
+    pub own_cache: bool,
 }
 
 /// All services of the checked-in platform.toml.
@@ -45,6 +47,7 @@ pub struct Platform {
     pub address: String,
     pub data: PathBuf,
     config: PathBuf,
+    own_cache: bool,
     running: Mutex<Option<Running>>,
     _folder: TempDir,
 }
@@ -82,7 +85,7 @@ impl Platform {
         let config = folder.path().join("platform.toml");
         fs::write(&config, configuration(setup, &address)).expect("the configuration is written");
         let data = folder.path().join("data");
-        Self { address, data, config, running: Mutex::new(None), _folder: folder }
+        Self { address, data, config, own_cache: setup.own_cache, running: Mutex::new(None), _folder: folder }
     }
 
     /// Starts the host on the present data directory and waits for the ready line.
@@ -123,7 +126,9 @@ impl Platform {
             command.arg("--config").arg(&self.config);
             command.arg("--data").arg(&self.data);
             command.arg("--components").arg(built("components"));
-            command.arg("--cache").arg(cache());
+            if !self.own_cache {
+                command.arg("--cache").arg(cache());
+            }
         }
         command.env_remove("AUTO_START_SERVICES").env_remove("RUST_LOG");
         command.current_dir(self._folder.path());
