@@ -156,8 +156,17 @@ impl Claims {
             resources: self.resources.clone().into(),
             token_id: Some(self.id.as_str().into()),
             expires_at: Some(self.expires_at),
-            extra: Arc::from(Value::Object(self.extra.clone()).to_string()),
+            extra: Arc::from(self.principal_extra()),
         }
+    }
+
+    /// The further claims; with `uses` where uses are counted, so that no service makes an uncounted token of a counted one.
+    fn principal_extra(&self) -> String {
+        let mut extra = self.extra.clone();
+        if let Some(uses) = self.uses_max {
+            extra.insert("uses".to_owned(), uses.into());
+        }
+        Value::Object(extra).to_string()
     }
 }
 
@@ -219,6 +228,12 @@ pub(crate) mod tests {
         given.extra.insert("scope".into(), "openid".into());
         let payload = super::super::json::object(&given.to_payload("https://ca.test")).expect("an object");
         assert_eq!(Claims::from_payload(payload).expect("claims"), ("https://ca.test".to_owned(), given));
+    }
+
+    #[test]
+    fn a_principal_shows_that_its_uses_are_counted() {
+        assert_eq!(&*claims().principal().extra, "{}");
+        assert_eq!(&*Claims { uses_max: Some(3), ..claims() }.principal().extra, r#"{"uses":3}"#);
     }
 
     #[test]

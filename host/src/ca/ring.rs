@@ -65,9 +65,9 @@ impl KeyRing {
 
     /// Adds a key, which signs from now on. Blocks.
     pub fn add(folder: &Path, algorithm: Algorithm, now_s: i64) -> Result<Self> {
-        let newest = Self::read(folder, algorithm)?.keys.first().map_or(0, |entry| entry.created_s);
+        let newest = Self::read(folder, algorithm)?.keys.first().map(|entry| entry.created_s);
         // Two rotations in one second must not share a name.
-        let created_s = now_s.max(newest + 1);
+        let created_s = newest.map_or(now_s, |newest| now_s.max(newest + 1));
         file::read_or_create(&folder.join(file_name(created_s, algorithm)), || generate(algorithm))?;
         Self::read(folder, algorithm)
     }

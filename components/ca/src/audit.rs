@@ -1,0 +1,171 @@
+//! The audit log: who did what, chained by hashes, its end sealed with a key that the host keeps.
+
+use crate::chain::{self, Entry, GENESIS, Head};
+use exprsn_sdk::{prelude::*, sql::Tx};
+use serde_json::Value;
+
+/// The key of the seal, which the host keeps.
+const SEAL_KEY: &str = "audit";
+/// Entries that one request checks.
+const CHECKED_MAX: i64 = 20_000;
+/// Entries that are read at a time while checking.
+const BATCH: i64 = 500;
+
+const COLUMNS: &str = "seq, at, actor, action, subject, details, previous_hash, hash";
+
+/// An entry as clients see it.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditEntry {
+    seq: i64,
+    /// Milliseconds since the Unix epoch.
+    at: i64,
+    /// Who did it: `operator:local`, `user:<id>`, `service:<name>`, or `host`.
+    actor: String,
+    action: String,
+    /// What it was done to.
+    subject: String,
+    details: Value,
+    previous_hash: String,
+    hash: String,
+}
+
+/// What checking the chain has found.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Verification {
+    /// Whether all entries that were checked are as they were written.
+    valid: bool,
+    checked: i64,
+    /// The first entry that is not as it was written.
+    broken_at: Option<i64>,
+    reason: Option<String>,
+    /// Where to go on, as `after`, when the log is longer than one request checks.
+    next_after: Option<i64>,
+}
+
+/// Which part of the log to check.
+#[derive(Deserialize, JsonSchema, Validate)]
+pub struct After {
+    /// Checks the entries after this one.
+    #[garde(range(min = 0))]
+    after: Option<i64>,
+}
+
+/// Adds an entry within the transaction that does what it tells of.
+pub async fn append(tx: &Tx, actor: &str, action: &str, subject: &str, details: &Value) -> Result<()> {
+    // The update takes the head's lock, so entries get their places one after the other on either engine.
+    let head: Head = tx
+        .query_one_as("UPDATE audit_head SET seq = seq + 1 WHERE only_row = 1 RETURNING seq, hash", params![])
+        .await?
+        .ok_or_else(|| Problem::fault("the audit log has no head", "table audit_head is empty"))?;
+    let entry = Entry {
+        seq: head.seq,
+        at: now_ms(),
+        actor: actor.to_owned(),
+        action: action.to_owned(),
+        subject: subject.to_owned(),
+        details: details.to_string(),
+        previous_hash: head.hash,
+        hash: String::new(),
+    }
+    .hashed();
+    let values = params![
+        entry.seq,
+        entry.at,
+        entry.actor,
+        entry.action,
+        entry.subject,
+        entry.details,
+        entry.previous_hash,
+        entry.hash
+    ];
+    tx.execute(&format!("INSERT INTO audit ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"), values).await?;
+    let seal = seal(entry.seq, &entry.hash).await?;
+    tx.execute("UPDATE audit_head SET hash = $1, seal = $2 WHERE only_row = 1", params![entry.hash, seal]).await?;
+    Ok(())
+}
+
+async fn seal(seq: i64, hash: &str) -> Result<String> {
+    Ok(chain::hex(&ca::hmac(SEAL_KEY, format!("{seq}:{hash}")).await?))
+}
+
+/// `GET /api/audit`
+pub async fn list(page: Query<PageQuery>) -> Result<Json<Page<AuditEntry>>> {
+    let before = page.cursor::<i64>()?.unwrap_or(i64::MAX);
+    let text = format!("SELECT {COLUMNS} FROM audit WHERE seq < $1 ORDER BY seq DESC LIMIT $2");
+    let entries: Vec<Entry> = sql::query_as(&text, params![before, page.limit_plus_one()]).await?;
+    Ok(Json(page.page(entries, |entry| entry.seq).map(told)))
+}
+
+fn told(entry: Entry) -> AuditEntry {
+    AuditEntry {
+        seq: entry.seq,
+        at: entry.at,
+        actor: entry.actor,
+        action: entry.action,
+        subject: entry.subject,
+        details: serde_json::from_str(&entry.details).unwrap_or(Value::String(entry.details)),
+        previous_hash: entry.previous_hash,
+        hash: entry.hash,
+    }
+}
+
+/// `GET /api/audit/verify`
+pub async fn verify(range: Query<After>) -> Result<Json<Verification>> {
+    let after = range.after.unwrap_or(0);
+    let Some(mut head) = start(after).await? else {
+        return Ok(Json(broken(0, after, "the entry is missing")));
+    };
+    let text = format!("SELECT {COLUMNS} FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2");
+    while head.seq - after < CHECKED_MAX {
+        let entries: Vec<Entry> = sql::query_as(&text, params![head.seq, BATCH]).await?;
+        if entries.is_empty() {
+            return Ok(Json(at_end(&head, after).await?));
+        }
+        match chain::check(&head, &entries) {
+            Ok(end) => head = end,
+            Err((seq, reason)) => return Ok(Json(broken(seq - after - 1, seq, reason))),
+        }
+    }
+    let checked = head.seq - after;
+    Ok(Json(Verification { valid: true, checked, broken_at: None, reason: None, next_after: Some(head.seq) }))
+}
+
+/// The end of what precedes the part to check; none if there is no such entry.
+async fn start(after: i64) -> Result<Option<Head>> {
+    if after == 0 {
+        return Ok(Some(Head { seq: 0, hash: GENESIS.to_owned() }));
+    }
+    Ok(sql::query_one_as("SELECT seq, hash FROM audit WHERE seq = $1", params![after]).await?)
+}
+
+/// Compares the last entry with the sealed end of the log.
+async fn at_end(last: &Head, after: i64) -> Result<Verification> {
+    #[derive(Deserialize)]
+    struct Sealed {
+        seq: i64,
+        hash: String,
+        seal: String,
+    }
+    let sealed: Option<Sealed> = sql::query_one_as("SELECT seq, hash, seal FROM audit_head WHERE only_row = 1", params![]).await?;
+    let checked = last.seq - after;
+    let Some(sealed) = sealed else {
+        return Ok(broken(checked, last.seq + 1, "the end of the log is not sealed"));
+    };
+    // An entry may have been added since the last one was read.
+    if sealed.seq > last.seq && start(last.seq + 1).await?.is_some() {
+        return Ok(Verification { valid: true, checked, broken_at: None, reason: None, next_after: Some(last.seq) });
+    }
+    if sealed.seq != last.seq || sealed.hash != last.hash {
+        return Ok(broken(checked, last.seq + 1, "entries at the end are missing"));
+    }
+    if last.seq > 0 && sealed.seal != seal(last.seq, &last.hash).await? {
+        return Ok(broken(checked, last.seq, "the end of the log was rewritten: its seal is not the host's"));
+    }
+    Ok(Verification { valid: true, checked, broken_at: None, reason: None, next_after: None })
+}
+
+fn broken(checked: i64, at: i64, reason: &str) -> Verification {
+    Verification { valid: false, checked: checked.max(0), broken_at: Some(at), reason: Some(reason.to_owned()), next_after: None }
+}
