@@ -3,7 +3,7 @@
 use super::job::{Claim, Counts, Job, NewJob, Outcome, Settings, State};
 use crate::{capability::events::Event, name::ServiceName, sqlite};
 use futures::future::BoxFuture;
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// Why the broker did not do what it was asked to. Nothing of it has taken effect.
 #[derive(Debug)]
@@ -72,6 +72,8 @@ pub struct Take {
 pub struct Taken {
     /// In the order in which they are to be begun.
     pub jobs: Vec<Job>,
+    /// Whether there may be more to take now.
+    pub more: bool,
     /// When the next delayed job is due, in milliseconds since the Unix epoch.
     pub next_due_ms: Option<i64>,
 }
@@ -120,7 +122,7 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
     fn settle(
         &self,
         queue: &str,
-        outcomes: Vec<(Claim, Outcome)>,
+        outcomes: Arc<Vec<(Claim, Outcome)>>,
         take: Option<Take>,
         now_ms: i64,
     ) -> BoxFuture<'_, Result<Taken>>;

@@ -249,7 +249,12 @@ impl Broker {
         self.backend.close().await;
     }
 
-    pub(super) async fn settle(&self, queue: &str, outcomes: Vec<(Claim, Outcome)>, take: Option<Take>) -> Result<Taken> {
+    pub(super) async fn settle(
+        &self,
+        queue: &str,
+        outcomes: Arc<Vec<(Claim, Outcome)>>,
+        take: Option<Take>,
+    ) -> Result<Taken> {
         self.backend.settle(queue, outcomes, take, now_ms()).await
     }
 

@@ -21,7 +21,7 @@ use crate::{
 };
 use futures::future::{BoxFuture, FutureExt as _};
 use rusqlite::Connection;
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 use table::{Queue, Sequence};
 use upkeep::Retention;
 
@@ -105,7 +105,7 @@ impl Backend for SqliteBackend {
     fn settle(
         &self,
         queue: &str,
-        outcomes: Vec<(Claim, Outcome)>,
+        outcomes: Arc<Vec<(Claim, Outcome)>>,
         take: Option<Take>,
         now_ms: i64,
     ) -> BoxFuture<'_, Result<Taken>> {

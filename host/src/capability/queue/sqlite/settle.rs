@@ -11,6 +11,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// Delayed jobs that join the line in one transaction; those beyond it follow in the next.
 const PROMOTED_MAX: u32 = 1_000;
+/// Data handed out by one request for jobs, in bytes, unless a single job has more.
+const TAKE_BYTES_MAX: usize = 16 << 20;
 /// Stalled jobs of one queue returned in one transaction.
 const RESCUED_MAX: u32 = 10_000;
 /// The reason of a job that failed for stalling too often; BullMQ's.
@@ -40,7 +42,7 @@ pub(super) fn settle(
     if let Some(take) = take {
         work.promote()?;
         if !queue.counts.paused {
-            taken.jobs = work.take(take)?;
+            (taken.jobs, taken.more) = work.take(take)?;
         }
         taken.next_due_ms = next_due(connection, queue.id)?;
     }
@@ -191,7 +193,8 @@ impl Settle<'_> {
         Ok(())
     }
 
-    fn take(&mut self, take: Take) -> Result<Vec<Job>> {
+    /// The jobs, and whether there may be more.
+    fn take(&mut self, take: Take) -> Result<(Vec<Job>, bool)> {
         let mut next = self.connection.prepare_cached(
             "SELECT seq FROM jobs WHERE queue = ?1 AND state = 0 ORDER BY rank, position LIMIT ?2",
         )?;
@@ -203,12 +206,18 @@ impl Settle<'_> {
             "UPDATE jobs SET state = 2, rank = ?2, lease = ?3, processed_at = ?4 WHERE seq = ?1 RETURNING {JOB_COLUMNS}"
         ))?;
         let mut jobs = Vec::with_capacity(next.len());
-        for seq in next {
+        let mut bytes = 0;
+        for seq in &next {
+            if bytes > TAKE_BYTES_MAX {
+                break;
+            }
             let taken = lease.query_row(params![seq, until_ms, take.lease, self.now_ms], |row| job(self.queue, row))?;
             self.delta.transfer(WAITING, ACTIVE, i64::from(taken.priority));
+            bytes += taken.data.len();
             jobs.push(taken);
         }
-        Ok(jobs)
+        let more = next.len() == take.count || jobs.len() < next.len();
+        Ok((jobs, more))
     }
 }
 

@@ -61,7 +61,7 @@ impl Bed {
 
     async fn take_at(&self, count: usize, now_ms: i64) -> Taken {
         let take = Take { count, lease: rand::random(), lease_ms: LEASE_MS };
-        self.backend.settle("q", Vec::new(), Some(take), now_ms).await.unwrap()
+        self.backend.settle("q", Arc::default(), Some(take), now_ms).await.unwrap()
     }
 
     async fn take(&self, count: usize) -> Vec<Job> {
@@ -70,7 +70,7 @@ impl Bed {
 
     async fn settle_at(&self, jobs: &[Job], outcome: Outcome, now_ms: i64) {
         let outcomes = jobs.iter().map(|job| (job.claim, outcome.clone())).collect();
-        self.backend.settle("q", outcomes, None, now_ms).await.unwrap();
+        self.backend.settle("q", Arc::new(outcomes), None, now_ms).await.unwrap();
     }
 
     async fn settle(&self, jobs: &[Job], outcome: Outcome) {
