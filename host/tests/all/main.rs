@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod ca;
 mod coverage;
 mod fanout;
 mod grants;
