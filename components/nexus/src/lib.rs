@@ -24,10 +24,21 @@ fn routes() -> Router {
         .summary("Makes several calls at once, with the rights of the caller")
         .description("Each call has an answer of its own: one that fails does not fail the others. Each counts against the rate limits.")
         .public()
+        .route(Method::OPTIONS, "/", options)
+        .summary("What a browser asks before a script's request")
+        .public()
+        .route(Method::OPTIONS, "/api/compose", options)
+        .summary("What a browser asks before a script's request")
+        .public()
         .any("/{service}", proxy::pass)
         .any("/{service}/", proxy::pass)
         .any("/{service}/{*rest}", proxy::pass)
         .around(gate::gate)
+}
+
+/// Preflights are answered by the gate; what comes here is no script's.
+async fn options() -> NoContent {
+    NoContent
 }
 
 exprsn_sdk::export!(http = routes);
