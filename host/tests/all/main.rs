@@ -3,13 +3,16 @@
 mod harness;
 
 mod ca;
+mod cache;
 mod coverage;
+mod events;
 mod fanout;
 mod grants;
 mod herald;
 mod http;
 mod isolation;
 mod pulse;
+mod queue;
 mod specification;
 mod sql;
 mod start;
