@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod auth;
 mod ca;
 mod cache;
 mod coverage;

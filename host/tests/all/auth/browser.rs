@@ -11,7 +11,10 @@ pub struct Browser<'a> {
 
 impl<'a> Browser<'a> {
     pub fn new(platform: &'a Platform) -> Self {
-        Self { platform, cookies: BTreeMap::new() }
+        Self {
+            platform,
+            cookies: BTreeMap::new(),
+        }
     }
 
     /// Opens a path of exprsn-auth.
@@ -23,9 +26,19 @@ impl<'a> Browser<'a> {
     /// Submits the form of `page` whose action is `action`, with what was typed.
     pub fn submit(&mut self, page: &Answer, action: &str, typed: &[(&str, &str)]) -> Answer {
         let mut fields = hidden_fields(&page.text(), action);
-        fields.extend(typed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let fields: Vec<(&str, &str)> = fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        let call = self.platform.call("auth", "POST", &format!("/oauth/{action}")).form(&fields);
+        fields.extend(
+            typed
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        let fields: Vec<(&str, &str)> = fields
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .collect();
+        let call = self
+            .platform
+            .call("auth", "POST", &format!("/oauth/{action}"))
+            .form(&fields);
         self.send(call)
     }
 
@@ -35,13 +48,28 @@ impl<'a> Browser<'a> {
     }
 
     fn send(&mut self, call: Call) -> Answer {
-        let cookies: Vec<String> = self.cookies.iter().map(|(n, v)| format!("{n}={v}")).collect();
-        let call = if cookies.is_empty() { call } else { call.header("cookie", &cookies.join("; ")) };
+        let cookies: Vec<String> = self
+            .cookies
+            .iter()
+            .map(|(n, v)| format!("{n}={v}"))
+            .collect();
+        let call = if cookies.is_empty() {
+            call
+        } else {
+            call.header("cookie", &cookies.join("; "))
+        };
         let answer = call.send();
         for cookie in answer.headers.get_all("set-cookie") {
             let cookie = cookie.to_str().expect("text");
-            assert!(cookie.contains("; Path=/oauth; HttpOnly; SameSite=Lax"), "{cookie}");
-            let (name, value) = cookie.split(';').next().and_then(|c| c.split_once('=')).expect("a cookie");
+            assert!(
+                cookie.contains("; Path=/oauth; HttpOnly; SameSite=Lax"),
+                "{cookie}"
+            );
+            let (name, value) = cookie
+                .split(';')
+                .next()
+                .and_then(|c| c.split_once('='))
+                .expect("a cookie");
             self.cookies.insert(name.to_owned(), value.to_owned());
         }
         answer
@@ -50,24 +78,45 @@ impl<'a> Browser<'a> {
 
 /// Names and values of the hidden fields of a form.
 fn hidden_fields(html: &str, action: &str) -> Vec<(String, String)> {
-    let form = html.split("<form ").find(|form| form.contains(&format!("action=\"{action}\"")));
-    let form = form.unwrap_or_else(|| panic!("no form for {action} in {html}")).split("</form>").next().unwrap_or_default();
+    let form = html
+        .split("<form ")
+        .find(|form| form.contains(&format!("action=\"{action}\"")));
+    let form = form
+        .unwrap_or_else(|| panic!("no form for {action} in {html}"))
+        .split("</form>")
+        .next()
+        .unwrap_or_default();
     let attribute = |input: &str, name: &str| {
-        let after = input.split(&format!("{name}=\"")).nth(1).unwrap_or_default();
+        let after = input
+            .split(&format!("{name}=\""))
+            .nth(1)
+            .unwrap_or_default();
         unescape(after.split('"').next().unwrap_or_default())
     };
-    let hidden = form.split("<input ").filter(|input| input.starts_with("type=\"hidden\""));
-    hidden.map(|input| (attribute(input, "name"), attribute(input, "value"))).collect()
+    let hidden = form
+        .split("<input ")
+        .filter(|input| input.starts_with("type=\"hidden\""));
+    hidden
+        .map(|input| (attribute(input, "name"), attribute(input, "value")))
+        .collect()
 }
 
 fn unescape(text: &str) -> String {
-    text.replace("&quot;", "\"").replace("&#39;", "'").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    text.replace("&quot;", "\"")
+        .replace("&#39;", "'")
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&amp;", "&")
 }
 
 /// A parameter in the query of a URL.
 pub fn parameter(url: &str, name: &str) -> Option<String> {
     let query = url.split_once('?')?.1;
-    let value = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(n, _)| *n == name)?.1;
+    let value = query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(n, _)| *n == name)?
+        .1;
     let mut bytes = Vec::new();
     let mut rest = value.bytes();
     while let Some(byte) = rest.next() {
