@@ -6,12 +6,22 @@ use serde_json::Value;
 
 /// The key of the seal, which the host keeps.
 const SEAL_KEY: &str = "audit";
+/// The action of an entry that tells of a broken seal.
+const TAMPERED: &str = "audit.tampered";
 /// Entries that one request checks.
 const CHECKED_MAX: i64 = 20_000;
 /// Entries that are read at a time while checking.
 const BATCH: i64 = 500;
 
 const COLUMNS: &str = "seq, at, actor, action, subject, details, previous_hash, hash";
+
+/// Where the log ends, and the seal on it.
+#[derive(Deserialize)]
+struct Sealed {
+    seq: i64,
+    hash: String,
+    seal: String,
+}
 
 /// An entry as clients see it.
 #[derive(Serialize, JsonSchema)]
@@ -53,23 +63,41 @@ pub struct After {
 }
 
 /// Adds an entry within the transaction that does what it tells of.
+///
+/// Where the end of the log is not as it was sealed, an entry says so first: whatever is written later, that stays.
 pub async fn append(tx: &Tx, actor: &str, action: &str, subject: &str, details: &Value) -> Result<()> {
     // The update takes the head's lock, so entries get their places one after the other on either engine.
-    let head: Head = tx
-        .query_one_as("UPDATE audit_head SET seq = seq + 1 WHERE only_row = 1 RETURNING seq, hash", params![])
+    let text = "UPDATE audit_head SET seq = seq WHERE only_row = 1 RETURNING seq, hash, seal";
+    let sealed: Sealed = tx
+        .query_one_as(text, params![])
         .await?
         .ok_or_else(|| Problem::fault("the audit log has no head", "table audit_head is empty"))?;
+    let mut head = Head { seq: sealed.seq, hash: sealed.hash };
+    if sealed.seal != seal(&head).await? {
+        log::error!("the audit log was shortened or rewritten", seq = head.seq);
+        head = write(tx, &head, "host", TAMPERED, "audit", &json!({ "seq": head.seq, "hash": head.hash })).await?;
+    }
+    head = write(tx, &head, actor, action, subject, details).await?;
+    let seal = seal(&head).await?;
+    let text = "UPDATE audit_head SET seq = $1, hash = $2, seal = $3 WHERE only_row = 1";
+    tx.execute(text, params![head.seq, head.hash, seal]).await?;
+    Ok(())
+}
+
+/// Writes the entry that follows `head`.
+async fn write(tx: &Tx, head: &Head, actor: &str, action: &str, subject: &str, details: &Value) -> Result<Head> {
     let entry = Entry {
-        seq: head.seq,
+        seq: head.seq + 1,
         at: now_ms(),
         actor: actor.to_owned(),
         action: action.to_owned(),
         subject: subject.to_owned(),
         details: details.to_string(),
-        previous_hash: head.hash,
+        previous_hash: head.hash.clone(),
         hash: String::new(),
     }
     .hashed();
+    let text = format!("INSERT INTO audit ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)");
     let values = params![
         entry.seq,
         entry.at,
@@ -80,14 +108,16 @@ pub async fn append(tx: &Tx, actor: &str, action: &str, subject: &str, details: 
         entry.previous_hash,
         entry.hash
     ];
-    tx.execute(&format!("INSERT INTO audit ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"), values).await?;
-    let seal = seal(entry.seq, &entry.hash).await?;
-    tx.execute("UPDATE audit_head SET hash = $1, seal = $2 WHERE only_row = 1", params![entry.hash, seal]).await?;
-    Ok(())
+    tx.execute(&text, values).await?;
+    Ok(Head { seq: entry.seq, hash: entry.hash })
 }
 
-async fn seal(seq: i64, hash: &str) -> Result<String> {
-    Ok(chain::hex(&ca::hmac(SEAL_KEY, format!("{seq}:{hash}")).await?))
+/// The seal that belongs to an end of the log; that of the empty log is empty.
+async fn seal(head: &Head) -> Result<String> {
+    if head.seq == 0 {
+        return Ok(String::new());
+    }
+    Ok(chain::hex(&ca::hmac(SEAL_KEY, format!("{}:{}", head.seq, head.hash)).await?))
 }
 
 /// `GET /api/audit`
@@ -142,12 +172,6 @@ async fn start(after: i64) -> Result<Option<Head>> {
 
 /// Compares the last entry with the sealed end of the log.
 async fn at_end(last: &Head, after: i64) -> Result<Verification> {
-    #[derive(Deserialize)]
-    struct Sealed {
-        seq: i64,
-        hash: String,
-        seal: String,
-    }
     let sealed: Option<Sealed> = sql::query_one_as("SELECT seq, hash, seal FROM audit_head WHERE only_row = 1", params![]).await?;
     let checked = last.seq - after;
     let Some(sealed) = sealed else {
@@ -160,10 +184,14 @@ async fn at_end(last: &Head, after: i64) -> Result<Verification> {
     if sealed.seq != last.seq || sealed.hash != last.hash {
         return Ok(broken(checked, last.seq + 1, "entries at the end are missing"));
     }
-    if last.seq > 0 && sealed.seal != seal(last.seq, &last.hash).await? {
+    if sealed.seal != seal(last).await? {
         return Ok(broken(checked, last.seq, "the end of the log was rewritten: its seal is not the host's"));
     }
-    Ok(Verification { valid: true, checked, broken_at: None, reason: None, next_after: None })
+    let text = "SELECT min(seq) FROM audit WHERE action = $1";
+    match sql::scalar::<Option<i64>>(text, params![TAMPERED]).await? {
+        Some(seq) => Ok(broken(checked, seq, "the log was shortened or rewritten before this entry")),
+        None => Ok(Verification { valid: true, checked, broken_at: None, reason: None, next_after: None }),
+    }
 }
 
 fn broken(checked: i64, at: i64, reason: &str) -> Verification {

@@ -307,9 +307,9 @@ fn tampering_with_the_audit_log_is_found() {
         platform.restart();
         verify()
     };
-    let changed = tamper("UPDATE audit SET actor = 'user:somebody-else' WHERE seq = 2");
+    let changed = tamper("UPDATE audit SET actor = actor || 'x' WHERE seq = 2");
     assert_eq!((&changed["valid"], &changed["brokenAt"]), (&json!(false), &json!(2)), "{changed}");
-    let restored = tamper("UPDATE audit SET actor = 'operator:local' WHERE seq = 2");
+    let restored = tamper("UPDATE audit SET actor = substr(actor, 1, length(actor) - 1) WHERE seq = 2");
     assert_eq!(restored["valid"], true, "{restored}");
     // Cut off at the end, with the head set back to what is left: only the seal tells.
     let cut = "UPDATE audit_head SET seq = seq - 1, hash = (SELECT previous_hash FROM audit ORDER BY seq DESC LIMIT 1);
@@ -317,4 +317,9 @@ fn tampering_with_the_audit_log_is_found() {
     let shortened = tamper(cut);
     assert_eq!(shortened["valid"], false, "{shortened}");
     assert!(shortened["reason"].as_str().is_some_and(|reason| reason.contains("seal")), "{shortened}");
+    // What is written afterwards does not cover it up.
+    issued(&platform, &platform.operator(), &own(&json!(["read"])));
+    let continued = verify();
+    assert_eq!(continued["valid"], false, "{continued}");
+    assert!(continued["reason"].as_str().is_some_and(|reason| reason.contains("before this entry")), "{continued}");
 }
