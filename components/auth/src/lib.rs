@@ -132,8 +132,14 @@ mod tests {
     #[test]
     fn manifest_and_router_have_the_same_routes() {
         let router = routes();
-        let served = router.routes().map(|(method, path)| (method.to_owned(), path.to_owned()));
-        assert_eq!(served.collect::<BTreeSet<_>>(), declared(), "add the missing ones to component.toml or lib.rs");
+        let served = router
+            .routes()
+            .map(|(method, path)| (method.to_owned(), path.to_owned()));
+        assert_eq!(
+            served.collect::<BTreeSet<_>>(),
+            declared(),
+            "add the missing ones to component.toml or lib.rs"
+        );
     }
 
     #[test]
@@ -142,10 +148,16 @@ mod tests {
         let text = include_str!("../component.toml");
         for block in text.split("[[route]]").skip(1) {
             let public = block.contains("access = \"public\"");
-            let path = block.lines().find_map(|l| l.strip_prefix("path = ")).expect("a path").trim_matches('"');
+            let path = block
+                .lines()
+                .find_map(|l| l.strip_prefix("path = "))
+                .expect("a path")
+                .trim_matches('"');
             for (method, operation) in document["paths"][path].as_object().into_iter().flatten() {
                 let open = operation["security"].as_array().is_some_and(Vec::is_empty);
-                let named = block.lines().any(|l| l.starts_with("methods") && l.to_lowercase().contains(&method[..]));
+                let named = block
+                    .lines()
+                    .any(|l| l.starts_with("methods") && l.to_lowercase().contains(&method[..]));
                 assert!(!named || open == public, "{method} {path}");
             }
         }

@@ -576,6 +576,40 @@ fn the_second_factor_is_asked_for_and_accepted_once() {
 }
 
 #[test]
+fn guessing_codes_leads_to_waiting_though_the_password_is_right() {
+    let platform = impatient(1_000);
+    let account = register(&platform, "codes");
+    let (_, recovery) = enrol(&platform, &account.access);
+    let disable = |code: &str| {
+        let body = json!({ "password": PASSWORD, "code": code });
+        post_as(&platform, &account.access, "/api/auth/totp/disable", &body)
+    };
+    for _ in 0..4 {
+        disable("000000").expect_problem(403, "/code");
+    }
+    disable(&recovery[0]).expect_problem(429, "too many failed attempts");
+    eventually("a good code is let through", || {
+        (disable(&recovery[0]).status == 204).then_some(())
+    });
+}
+
+#[test]
+fn of_two_registrations_of_one_name_one_wins() {
+    let platform = Platform::shared();
+    let body = json!({ "username": unique("race"), "password": PASSWORD });
+    let mut statuses: Vec<u16> = std::thread::scope(|scope| {
+        let both: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| post(platform, "/api/auth/register", &body).status))
+            .collect();
+        both.into_iter()
+            .map(|one| one.join().expect("the thread ends"))
+            .collect()
+    });
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 409, 409, 409]);
+}
+
+#[test]
 fn a_challenge_bears_five_tries() {
     let platform = Platform::shared();
     let account = register(platform, "tries");

@@ -157,17 +157,14 @@ pub async fn delete(
 ) -> Result<NoContent> {
     let user = myself(&person).await?.user;
     sign_in::confirm_password(&user, &given.password, "/password", &facts).await?;
-    let tx = sql::begin().await?;
-    if let Some(enrolled) = second_factor::confirmed(&user.id).await? {
-        let code = given
-            .code
-            .as_deref()
-            .ok_or_else(|| Problem::unprocessable("/code", "is needed"))?;
-        if !second_factor::accept(&tx, &enrolled, Offered::guess(code), &facts).await? {
-            return Err(Problem::forbidden("the code is wrong or was used before")
-                .field("/code", "is wrong"));
+    let tx = match second_factor::confirmed(&user.id).await? {
+        Some(enrolled) => {
+            let code = given.code.as_deref();
+            let code = code.ok_or_else(|| Problem::unprocessable("/code", "is needed"))?;
+            sign_in::confirm_second(&enrolled, Offered::guess(code), &facts).await?
         }
-    }
+        None => sql::begin().await?,
+    };
     remove(tx, &user.id, &format!("user:{}", person.id), &facts).await
 }
 

@@ -141,14 +141,7 @@ async fn prove(person: &Person, given: &WithBoth, facts: &Facts) -> Result<sql::
     sign_in::confirm_password(&user, &given.password, "/password", facts).await?;
     let enrolled = second_factor::confirmed(&person.id).await?;
     let enrolled = enrolled.ok_or_else(|| Problem::conflict("no authenticator is enrolled"))?;
-    let tx = sql::begin().await?;
-    if second_factor::accept(&tx, &enrolled, Offered::guess(&given.code), facts).await? {
-        return Ok(tx);
-    }
-    tx.rollback().await?;
-    audit::refused(entry("second-factor.failed", person), facts, json!({})).await?;
-    Err(Problem::forbidden("the code is wrong or was used before")
-        .field("/code", "is wrong or was used before"))
+    sign_in::confirm_second(&enrolled, Offered::guess(&given.code), facts).await
 }
 
 /// `POST /api/auth/totp/disable`

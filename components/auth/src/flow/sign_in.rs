@@ -171,11 +171,20 @@ pub async fn second(challenge: &str, offered: Offered<'_>, facts: &Facts) -> Res
     })
 }
 
-/// What failures of a known person's second factor, or of the password of somebody signed in, are counted under.
+/// What failures of a known person's second factor are counted under.
+///
+/// Not together with the password: a right password must not wipe out wrong codes.
 fn second_counter(user_id: &str) -> Counter {
     Counter {
         id: format!("second:{user_id}"),
         schedule: settings().account_schedule,
+    }
+}
+
+async fn begin_one(counter: &Counter, facts: &Facts) -> Result<()> {
+    match attempts::begin(std::slice::from_ref(counter), facts.now).await? {
+        Some(wait_ms) => Err(too_many(lockout::retry_after_s(wait_ms))),
+        None => Ok(()),
     }
 }
 
@@ -186,16 +195,13 @@ pub async fn confirm_password(
     field: &str,
     facts: &Facts,
 ) -> Result<()> {
-    let counter = second_counter(&user.id);
-    if let Some(wait_ms) = attempts::begin(std::slice::from_ref(&counter), facts.now).await? {
-        return Err(too_many(lockout::retry_after_s(wait_ms)));
-    }
-    if argon::verify(
-        &password::normalize(given),
-        Some(&user.password_hash),
-        settings().cost,
-    ) == Verdict::Wrong
-    {
+    let counter = Counter {
+        id: format!("password:{}", user.id),
+        schedule: settings().account_schedule,
+    };
+    begin_one(&counter, facts).await?;
+    let given = password::normalize(given);
+    if argon::verify(&given, Some(&user.password_hash), settings().cost) == Verdict::Wrong {
         let entry = Entry {
             kind: "password.refused",
             user_id: Some(&user.id),
@@ -207,6 +213,30 @@ pub async fn confirm_password(
     let tx = sql::begin().await?;
     attempts::forget(&tx, &counter.id).await?;
     Ok(tx.commit().await?)
+}
+
+/// Makes sure of the second factor of somebody signed in. Answers the transaction in which it is used up.
+pub async fn confirm_second(
+    enrolled: &factors::Totp,
+    offered: Offered<'_>,
+    facts: &Facts,
+) -> Result<sql::Tx> {
+    let counter = second_counter(&enrolled.user_id);
+    begin_one(&counter, facts).await?;
+    let tx = sql::begin().await?;
+    if second_factor::accept(&tx, enrolled, offered, facts).await? {
+        attempts::forget(&tx, &counter.id).await?;
+        return Ok(tx);
+    }
+    tx.rollback().await?;
+    let entry = Entry {
+        kind: "second-factor.failed",
+        user_id: Some(&enrolled.user_id),
+        client_id: None,
+    };
+    audit::refused(entry, facts, json!({ "method": offered.method() })).await?;
+    let text = "is wrong or was used before";
+    Err(Problem::forbidden(format!("the code {text}")).field("/code", text))
 }
 
 /// The answer when there were too many failures.

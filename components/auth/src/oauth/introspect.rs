@@ -17,7 +17,7 @@ pub async fn introspect(request: Request) -> Response {
 async fn try_introspect(mut request: Request) -> OAuthResult {
     let facts = Facts::of(&request);
     let form = form(&mut request).await?;
-    let client = authenticate(&request, &form, &facts).await?;
+    let client = authenticate(&request, &form).await?;
     if !client.is_confidential() {
         // RFC 7662 §2.1: otherwise anybody could scan for tokens.
         return Err(OAuthError::invalid_client(false));

@@ -15,7 +15,7 @@ pub async fn revoke(request: Request) -> Response {
 async fn try_revoke(mut request: Request) -> OAuthResult {
     let facts = Facts::of(&request);
     let form = form(&mut request).await?;
-    let client = authenticate(&request, &form, &facts).await?;
+    let client = authenticate(&request, &form).await?;
     let token = form
         .get("token")
         .ok_or_else(|| OAuthError::invalid_request("token is missing"))?;

@@ -26,7 +26,7 @@ pub async fn token(request: Request) -> Response {
 async fn issue_tokens(mut request: Request) -> OAuthResult {
     let facts = Facts::of(&request);
     let form = form(&mut request).await?;
-    let client = authenticate(&request, &form, &facts).await?;
+    let client = authenticate(&request, &form).await?;
     let word = form
         .get("grant_type")
         .ok_or_else(|| OAuthError::invalid_request("grant_type is missing"))?;
