@@ -29,7 +29,9 @@ CREATE TABLE user_stats (
   followers BIGINT NOT NULL DEFAULT 0,
   following BIGINT NOT NULL DEFAULT 0,
   -- Home timelines that the user's posts have reached.
-  reach BIGINT NOT NULL DEFAULT 0
+  reach BIGINT NOT NULL DEFAULT 0,
+  -- When the account was deleted. The row stays, for events that come late would make it again.
+  deleted_at BIGINT
 );
 
 CREATE TABLE hourly (

@@ -83,7 +83,7 @@ pub async fn quiet_hours(user: User) -> Result<Json<QuietHours>> {
     quiet_of(&user.id)
         .await?
         .map(Json)
-        .ok_or_else(|| Problem::not_found("quiet hours of", &user.id))
+        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND).detail("no quiet hours are set"))
 }
 
 async fn quiet_of(user_id: &str) -> Result<Option<QuietHours>> {

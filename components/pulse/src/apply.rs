@@ -59,14 +59,14 @@ pub async fn apply<T>(event: &Event<T>, effects: Vec<Effect>) -> EventResult {
 /// The statements of effects at an instant.
 pub fn statements(mut effects: Vec<Effect>, at: i64) -> Vec<Statement> {
     effects.sort();
-    let hour = hour_of(at);
     effects
         .into_iter()
-        .map(|effect| statement(effect, hour))
+        .map(|effect| statement(effect, at))
         .collect()
 }
 
-fn statement(effect: Effect, hour: i64) -> Statement {
+fn statement(effect: Effect, at: i64) -> Statement {
+    let hour = hour_of(at);
     match effect {
         Effect::PostMade {
             post_id,
@@ -118,6 +118,11 @@ fn statement(effect: Effect, hour: i64) -> Statement {
         Effect::Active { user_id } => stmt(
             "INSERT INTO activity (hour, user_id) VALUES ($1, $2) ON CONFLICT (hour, user_id) DO NOTHING",
             params![hour, user_id],
+        ),
+        Effect::UserGone { user_id } => stmt(
+            "INSERT INTO user_stats (user_id, deleted_at) VALUES ($1, $2) \
+             ON CONFLICT (user_id) DO UPDATE SET deleted_at = excluded.deleted_at",
+            params![user_id, at],
         ),
         Effect::Forget { table, user_id } => stmt(
             format!("DELETE FROM {table} WHERE user_id = $1"),

@@ -52,11 +52,13 @@ pub enum Effect {
     },
     /// A user did something in the event's hour.
     Active { user_id: String },
-    /// Forget a user in one of the tables that name users.
+    /// Forget what a user did.
     Forget {
         table: &'static str,
         user_id: String,
     },
+    /// A user is gone.
+    UserGone { user_id: String },
     /// A metric of the event's hour.
     Metric { name: String, by: i64 },
 }
@@ -286,16 +288,18 @@ pub fn of_user_created(account: &Account) -> Vec<Effect> {
     vec![active(&account.id), metric("users", 1)]
 }
 
-/// Tables that name users; what others did with a user who is gone stays counted.
-const TABLES_OF_USERS: [&str; 3] = ["activity", "events", "user_stats"];
+/// Tables of what users did; what others did with them stays counted.
+const TABLES_OF_USERS: [&str; 2] = ["activity", "events"];
 
 /// Somebody deleted their account.
 pub fn of_user_deleted(account: &Account) -> Vec<Effect> {
+    let user_id = || account.id.clone();
     let forget = |table| Effect::Forget {
         table,
-        user_id: account.id.clone(),
+        user_id: user_id(),
     };
     let mut effects = TABLES_OF_USERS.map(forget).to_vec();
+    effects.push(Effect::UserGone { user_id: user_id() });
     effects.push(metric("users_deleted", 1));
     effects
 }

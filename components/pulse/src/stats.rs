@@ -24,18 +24,25 @@ pub struct PostStats {
     pub deleted_at: Option<i64>,
 }
 
-/// What a post got. Counters never show below zero, though events may come in any order.
+impl PostStats {
+    /// Counters never show below zero, though events may come in any order.
+    fn shown(mut self) -> Self {
+        for counter in [&mut self.likes, &mut self.comments] {
+            *counter = (*counter).max(0);
+        }
+        self
+    }
+}
+
+/// What a post got.
 pub async fn post(Path(id): Path<Id>) -> Result<Json<PostStats>> {
     let stats: Option<PostStats> = sql::query_one_as(
-        "SELECT post_id, author_id, CASE WHEN likes > 0 THEN likes ELSE 0 END AS likes, \
-             CASE WHEN comments > 0 THEN comments ELSE 0 END AS comments, deliveries, created_at, deleted_at \
-         FROM post_stats WHERE post_id = $1",
+        "SELECT post_id, author_id, likes, comments, deliveries, created_at, deleted_at FROM post_stats WHERE post_id = $1",
         params![id.as_str()],
     )
     .await?;
-    stats
-        .map(Json)
-        .ok_or_else(|| Problem::not_found("post", id.as_str()))
+    let stats = stats.ok_or_else(|| Problem::not_found("post", id.as_str()))?;
+    Ok(Json(stats.shown()))
 }
 
 /// What a user did and got.
@@ -54,17 +61,35 @@ pub struct UserStats {
     pub reach: i64,
 }
 
+impl UserStats {
+    /// Counters never show below zero, though events may come in any order.
+    fn shown(mut self) -> Self {
+        let counters = [
+            &mut self.posts,
+            &mut self.likes_given,
+            &mut self.likes_received,
+            &mut self.comments_given,
+            &mut self.comments_received,
+            &mut self.followers,
+            &mut self.following,
+        ];
+        for counter in counters {
+            *counter = (*counter).max(0);
+        }
+        self
+    }
+}
+
 /// What a user did and got.
 pub async fn user(Path(id): Path<Id>) -> Result<Json<UserStats>> {
     let stats: Option<UserStats> = sql::query_one_as(
         "SELECT user_id, posts, likes_given, likes_received, comments_given, comments_received, followers, following, reach \
-         FROM user_stats WHERE user_id = $1",
+         FROM user_stats WHERE user_id = $1 AND deleted_at IS NULL",
         params![id.as_str()],
     )
     .await?;
-    stats
-        .map(Json)
-        .ok_or_else(|| Problem::not_found("statistics of user", id.as_str()))
+    let stats = stats.ok_or_else(|| Problem::not_found("user", id.as_str()))?;
+    Ok(Json(stats.shown()))
 }
 
 /// Which hours of which metric.

@@ -104,7 +104,10 @@ mod tests {
     #[test]
     fn ends_with_the_present_hour() {
         let now = 100 * HOUR_MS + 1;
-        assert_eq!(window("1h").expect("an hour").first_hour(now), 100 * HOUR_MS);
+        assert_eq!(
+            window("1h").expect("an hour").first_hour(now),
+            100 * HOUR_MS
+        );
         assert_eq!(Window::DAY.first_hour(now), 77 * HOUR_MS);
         assert_eq!(hour_of(-1), -HOUR_MS);
     }
