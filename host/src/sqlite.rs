@@ -1,13 +1,15 @@
 //! The embedded database engine: SQLite with one writer thread that groups commits, and a few reader threads.
 //!
 //! What capabilities keep on an embedded backend goes through here. Each closure given to [`Database::write`] runs in a
-//! savepoint of its own; those that wait at the same time share one transaction and one write to disk, and are answered
-//! when that is durable (WAL, `synchronous=FULL`). Reads run on read-only connections, each on a snapshot of its own.
+//! savepoint of its own; those that wait at the same time share one transaction, transactions share writes to disk, and
+//! everybody is answered when what they wrote is durable. Reads run on read-only connections, each on a snapshot of its own.
 //!
 //! **Invariant:** a connection belongs to one thread for its whole life, so thread-locals may hold what concerns it.
 //! **Invariant:** no thread outlives the last [`Database`] handle by more than the closure it is running.
 
 mod connection;
+mod flusher;
+mod member;
 mod readers;
 mod session;
 mod writer;
@@ -16,6 +18,7 @@ pub use connection::{Access, Options};
 pub use session::Session;
 pub use writer::Statistics;
 
+use flusher::Flusher;
 use readers::Readers;
 use rusqlite::Connection;
 use std::{
@@ -41,6 +44,7 @@ struct Shared {
     readers: Readers,
     /// Readers apart, for what takes its time: streams must not keep short reads waiting.
     scanners: Readers,
+    flusher: Flusher,
     statistics: Arc<Statistics>,
 }
 
@@ -63,6 +67,8 @@ pub enum Error {
     Expired,
     /// The session has been committed or rolled back before.
     Ended,
+    /// The disk refused what was written; the database takes no more until it is opened anew.
+    Undurable,
 }
 
 impl fmt::Display for Error {
@@ -80,6 +86,7 @@ impl fmt::Display for Error {
             Self::Panicked => f.write_str("the database closure panicked"),
             Self::Lost => f.write_str("the transaction was rolled back by a concurrent one"),
             Self::Expired => f.write_str("the transaction idled or lasted too long and was rolled back"),
+            Self::Undurable => f.write_str("the disk refused what was written"),
             Self::Ended => f.write_str("the transaction has ended"),
         }
     }
@@ -121,11 +128,15 @@ impl Database {
         let statistics = Arc::new(Statistics::default());
         let (sender, receiver) = mpsc::sync_channel(options.waiting_max);
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        writer::spawn(connection, receiver, statistics.clone(), &stem)
-            .map_err(|source| Error::Open { path: path.to_owned(), source: source.into() })?;
+        let fault = |source: std::io::Error| Error::Open { path: path.to_owned(), source: source.into() };
+        let flushing = Flusher::start(path, &stem, statistics.clone()).map_err(fault)?;
+        let flusher = flushing.0.clone();
+        writer::spawn(connection, receiver, statistics.clone(), flushing, &stem).map_err(fault)?;
         let readers = Readers::new(path, &format!("r-{stem}"), options.readers, options.clone());
         let scanners = Readers::new(path, &format!("s-{stem}"), options.scanners, options);
-        Ok(Self { shared: Arc::new(Shared { path: path.to_owned(), writer: sender, readers, scanners, statistics }) })
+        Ok(Self {
+            shared: Arc::new(Shared { path: path.to_owned(), writer: sender, readers, scanners, flusher, statistics }),
+        })
     }
 
     /// The file.
@@ -196,6 +207,19 @@ impl Database {
     pub async fn begin(&self, idle_max: Duration, total_max: Duration) -> Result<Session, Error> {
         let (reply, answer) = oneshot::channel();
         self.request(writer::Request::Session { idle_max, total_max, reply })?;
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Answers when all that a read may have seen before is on disk. For whoever passes on what was read.
+    pub async fn flushed(&self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        let flusher = self.shared.flusher.clone();
+        let answered = Box::new(move |flushed| {
+            // Whoever asked may have gone meanwhile.
+            let _ = reply.send(flushed);
+        });
+        // The queue is as long as there are commits under way, so this waits for the disk at most.
+        tokio::task::spawn_blocking(move || flusher.flush(answered)).await.map_err(|_| Error::Closed)?;
         answer.await.unwrap_or(Err(Error::Closed))
     }
 

@@ -89,11 +89,22 @@ pub(super) fn open_reader(path: &Path, options: &Options) -> Result<Connection, 
 }
 
 /// Creates the folder and an empty file that only the host's user may open; SQLite gives its log the same mode.
+///
+/// A file that exists is left alone: closing it would give up the locks that another handle of this process holds on it.
 fn create(path: &Path) -> std::io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
+        if let Some(above) = folder.parent() {
+            fs::File::open(above)?.sync_all()?;
+        }
     }
-    fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+    match fs::OpenOptions::new().append(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn configure(connection: &Connection, options: &Options, access: Access) -> Result<(), Source> {
@@ -124,7 +135,7 @@ fn configure(connection: &Connection, options: &Options, access: Access) -> Resu
     Ok(())
 }
 
-/// A commit is on disk when it returns; the log is written back every 16 MiB and shrunk to 64 MiB.
+/// A commit is in the log when it returns, on disk when the flusher says so; the log is written back every 16 MiB.
 fn journal(connection: &Connection) -> Result<(), Source> {
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
@@ -132,7 +143,7 @@ fn journal(connection: &Connection) -> Result<(), Source> {
             format!("journal mode is `{mode}` where `wal` is needed; is the folder on a network file system?").into()
         );
     }
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update_and_check(None, "wal_autocheckpoint", 4_000, |_| Ok(()))?;
     connection.pragma_update_and_check(None, "journal_size_limit", 64 << 20, |_| Ok(()))?;
     Ok(())

@@ -62,6 +62,10 @@ async fn writes_that_wait_share_commits() {
     let commits = database.statistics().commits() - before;
     assert!(commits <= 3, "100 writes took {commits} commits");
     assert_eq!(database.statistics().writes(), 101);
+    let flushes = database.statistics().flushes();
+    assert!((1..=commits + 1).contains(&flushes), "{commits} commits were flushed {flushes} times");
+    database.flushed().await.unwrap();
+    assert!(database.statistics().flushes() > flushes);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,6 +197,7 @@ async fn closing_answers_everybody_and_leaves_one_file() {
     assert!(matches!(database.write(|c| insert(c, 2)).await, Err(Error::Closed)));
     assert!(matches!(database.ping().await, Err(Error::Closed)));
     assert!(matches!(database.begin(LONG, LONG).await, Err(Error::Closed)));
+    assert!(matches!(database.flushed().await, Err(Error::Closed)));
 }
 
 #[tokio::test]

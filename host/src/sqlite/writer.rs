@@ -1,17 +1,19 @@
 //! The writer thread: groups of savepoints in one transaction, and sessions that have it to themselves.
 
 use super::{
-    Error,
+    BUSY_MS_MAX, Error,
+    flusher::Flusher,
+    member::{Member, Write},
     session::{ENDED, EXPIRED, LOST, OPEN, STEPS_MAX, Session, Step},
 };
 use rusqlite::{Connection, Statement};
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU8, AtomicU64, Ordering},
         mpsc,
     },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
@@ -21,11 +23,19 @@ const GROUP_MAX: usize = 256;
 /// After this time a transaction takes no further closures, so that the first need not wait long for the last.
 const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
 
+/// How often the log's length is looked at.
+const LOG_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// A log beyond this is written back with readers held off: readers that overlap without end keep it growing.
+const LOG_BYTES_MAX: u64 = 256 << 20;
+/// How long that waits for readers.
+const LOG_WAIT_MAX: Duration = Duration::from_millis(200);
+
 /// What the writer has done, for metrics and tests.
 #[derive(Debug, Default)]
 pub struct Statistics {
     commits: AtomicU64,
     writes: AtomicU64,
+    flushes: AtomicU64,
 }
 
 impl Statistics {
@@ -37,6 +47,15 @@ impl Statistics {
     /// Closures and sessions whose effects are durable.
     pub fn writes(&self) -> u64 {
         self.writes.load(Ordering::Relaxed)
+    }
+
+    /// Times the log was written to disk; commits share them.
+    pub fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn flushed(&self) {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
     }
 
     fn committed(&self, writes: usize) {
@@ -58,51 +77,7 @@ impl Request {
         E: From<Error> + Send + 'static,
         F: FnMut(&Connection) -> Result<T, E> + Send + 'static,
     {
-        Self::Write(Box::new(Write { f, outcome: None, reply }))
-    }
-}
-
-/// A closure on its way through a group.
-pub(super) trait Member: Send {
-    /// Runs it; false when it failed and its effects are to be undone.
-    fn run(&mut self, connection: &Connection) -> bool;
-    /// Answers with the outcome of the last run, or with the error that undid it.
-    fn finish(self: Box<Self>, committed: Result<(), Error>);
-    /// Nobody waits for the answer.
-    fn is_abandoned(&self) -> bool;
-}
-
-struct Write<T, E, F> {
-    f: F,
-    outcome: Option<Result<T, E>>,
-    reply: oneshot::Sender<Result<T, E>>,
-}
-
-impl<T, E, F> Member for Write<T, E, F>
-where
-    T: Send,
-    E: From<Error> + Send,
-    F: FnMut(&Connection) -> Result<T, E> + Send,
-{
-    fn run(&mut self, connection: &Connection) -> bool {
-        let f = &mut self.f;
-        let outcome = catch_unwind(AssertUnwindSafe(|| f(connection))).unwrap_or_else(|_| Err(Error::Panicked.into()));
-        self.outcome.insert(outcome).is_ok()
-    }
-
-    fn finish(self: Box<Self>, committed: Result<(), Error>) {
-        let outcome = match (committed, self.outcome) {
-            (Ok(()), Some(outcome)) => outcome,
-            (Err(error), Some(Ok(_)) | None) => Err(error.into()),
-            (_, Some(Err(error))) => Err(error),
-            (Ok(()), None) => Err(Error::Lost.into()),
-        };
-        // Whoever asked may have gone meanwhile.
-        let _ = self.reply.send(outcome);
-    }
-
-    fn is_abandoned(&self) -> bool {
-        self.reply.is_closed()
+        Self::Write(Box::new(Write::new(f, reply)))
     }
 }
 
@@ -111,14 +86,21 @@ pub(super) fn spawn(
     connection: Connection,
     requests: mpsc::Receiver<Request>,
     statistics: Arc<Statistics>,
+    (flusher, flushing): (Flusher, JoinHandle<()>),
     name: &str,
 ) -> std::io::Result<()> {
     let thread = std::thread::Builder::new().name(format!("w-{name}"));
     thread.spawn(move || {
         let closing = match Control::prepare(&connection) {
-            Ok(control) => {
-                Writer { connection: &connection, control, requests: &requests, statistics: &statistics }.serve()
+            Ok(control) => Writer {
+                connection: &connection,
+                control,
+                requests: &requests,
+                statistics: &statistics,
+                flusher: &flusher,
+                log_looked: Instant::now(),
             }
+            .serve(),
             Err(error) => {
                 tracing::error!(%error, "cannot prepare the database writer");
                 None
@@ -126,6 +108,8 @@ pub(super) fn spawn(
         };
         // Requests that come from now on fail as closed, and the answer tells that the file is complete.
         drop(requests);
+        flusher.end();
+        let _ = flushing.join();
         if let Err(error) = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
             tracing::warn!(%error, "cannot write the database's log back; it is kept and read at the next start");
         }
@@ -166,6 +150,8 @@ struct Writer<'c> {
     control: Control<'c>,
     requests: &'c mpsc::Receiver<Request>,
     statistics: &'c Statistics,
+    flusher: &'c Flusher,
+    log_looked: Instant,
 }
 
 type Members = Vec<Box<dyn Member>>;
@@ -181,6 +167,25 @@ impl Writer<'_> {
                 Request::Session { idle_max, total_max, reply } => self.session(idle_max, total_max, reply),
                 Request::Close(reply) => return Some(reply),
             }
+            self.tame_log();
+        }
+    }
+
+    /// Writes a log that only grows back into the file.
+    fn tame_log(&mut self) {
+        if self.log_looked.elapsed() < LOG_LOOK_INTERVAL {
+            return;
+        }
+        self.log_looked = Instant::now();
+        if self.flusher.log_bytes() <= LOG_BYTES_MAX {
+            return;
+        }
+        let written = self.connection.busy_timeout(LOG_WAIT_MAX).and_then(|()| {
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+            self.connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX))
+        });
+        if let Err(error) = written {
+            tracing::warn!(%error, "cannot write the database's log back yet");
         }
     }
 
@@ -243,7 +248,10 @@ impl Writer<'_> {
         match committed {
             Ok(()) => {
                 self.statistics.committed(ran.len());
-                ran.into_iter().for_each(|member| member.finish(Ok(())));
+                self.flusher.flush(Box::new(move |flushed| match flushed {
+                    Ok(()) => ran.into_iter().for_each(|member| member.finish(Ok(()))),
+                    Err(_) => ran.into_iter().for_each(|member| member.finish(Err(Error::Undurable))),
+                }));
             }
             Err(error) => {
                 self.roll_back();
@@ -268,6 +276,9 @@ impl Writer<'_> {
     }
 
     fn begin(&mut self) -> Result<(), Error> {
+        if self.flusher.has_failed() {
+            return Err(Error::Undurable);
+        }
         execute(&mut self.control.begin)
     }
 
@@ -327,17 +338,20 @@ impl Writer<'_> {
     }
 
     fn end(&mut self, then: Option<Box<dyn FnOnce() + Send>>, reply: oneshot::Sender<Result<(), Error>>) {
-        let committed = execute(&mut self.control.commit);
-        if committed.is_ok() {
-            self.statistics.committed(1);
-            if let Some(then) = then {
+        if let Err(error) = execute(&mut self.control.commit) {
+            self.roll_back();
+            // Whoever asked may have gone meanwhile.
+            let _ = reply.send(Err(error));
+            return;
+        }
+        self.statistics.committed(1);
+        self.flusher.flush(Box::new(move |flushed| {
+            if let (Ok(()), Some(then)) = (&flushed, then) {
                 then();
             }
-        } else {
-            self.roll_back();
-        }
-        // Whoever asked may have gone meanwhile.
-        let _ = reply.send(committed);
+            // Whoever asked may have gone meanwhile.
+            let _ = reply.send(flushed);
+        }));
     }
 }
 

@@ -218,6 +218,8 @@ impl<S: Sink> Worker<S> {
             return Ok(false);
         }
         let last_seq = batch.last_seq;
+        // What was read may not be on disk yet; what the sink is told must not vanish with the power.
+        self.database.flushed().await.context("making the outbox durable")?;
         self.sink.deliver(batch.items).await.context("delivering the outbox")?;
         let remove = move |connection: &Connection| {
             // Rows come in the order of their numbers and numbers only grow while rows exist: these are the delivered ones.

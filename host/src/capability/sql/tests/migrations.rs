@@ -86,3 +86,33 @@ fn an_engine_has_its_own_files() {
         assert!(error.contains(name), "{error}");
     }
 }
+
+/// The migrations of every service in the repository, in the order of their names.
+fn checked_in() -> Vec<(String, Migrations)> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
+    let mut services: Vec<_> = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    services.sort();
+    let read = |folder: std::path::PathBuf| {
+        let file = |entry: std::io::Result<std::fs::DirEntry>| {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            MigrationFile { name, sql: std::fs::read_to_string(path).unwrap() }
+        };
+        let files = std::fs::read_dir(&folder).unwrap().map(file).collect();
+        (folder.file_name().unwrap().to_string_lossy().into_owned(), Migrations { files })
+    };
+    services.into_iter().filter(|path| path.is_dir()).map(read).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_of_every_service_apply_to_an_empty_database() {
+    for (service, files) in checked_in() {
+        let bench = Bench::new().await;
+        bench.define("DROP TABLE t").await;
+        let name = ServiceName::parse_short(&service).unwrap();
+        let applied = migrate(bench.database.database(), &name, &files).await;
+        let applied = applied.unwrap_or_else(|error| panic!("{service}: {}", crate::telemetry::chain(&error)));
+        assert!(!applied.is_empty(), "migrations/{service} is empty");
+        select(&files, Engine::Postgres).unwrap_or_else(|error| panic!("{service}: {error}"));
+    }
+}
