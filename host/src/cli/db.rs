@@ -6,13 +6,18 @@ use crate::{
     component::ComponentFile,
     config::Config,
     name::ServiceName,
+    sqlite::Database,
 };
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
+
+/// How long `status` tries to open a database that the platform is writing to, in milliseconds.
+const BUSY_MS_MAX: u64 = 5_000;
 
 /// Databases of the services.
 #[derive(Subcommand, Debug)]
@@ -137,7 +142,7 @@ impl StatusArgs {
     async fn state(&self, config: &Config, subject: &Subject) -> Value {
         let path = sql::path(&self.databases.data, &subject.name);
         let state = if path.exists() {
-            match sql::open(&self.databases.data, &subject.name, &config.capability.sql) {
+            match self.open(config, subject).await {
                 Ok(database) => migrate::status(&database, &subject.file.migrations).await,
                 Err(error) => Err(error),
             }
@@ -157,6 +162,25 @@ impl StatusArgs {
             Err(error) => json!({ "service": name, "applied": [], "pending": [], "error": crate::telemetry::chain(&error) }),
         }
     }
+}
+
+impl StatusArgs {
+    /// Opens a database that the running platform may just be writing to.
+    async fn open(&self, config: &Config, subject: &Subject) -> wasmtime::Result<Database> {
+        let deadline = Instant::now() + Duration::from_millis(BUSY_MS_MAX);
+        loop {
+            match sql::open(&self.databases.data, &subject.name, &config.capability.sql) {
+                Err(error) if is_busy(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+}
+
+fn is_busy(error: &wasmtime::Error) -> bool {
+    crate::telemetry::chain(error).contains("database is locked")
 }
 
 impl Databases {

@@ -123,10 +123,10 @@ impl IssueArgs {
             "subject": self.subject,
             "permissions": permissions,
             "resources": self.resources,
-            "lifetimeSeconds": self.lifetime,
+            "expiresIn": self.lifetime,
         });
         if let Some(uses) = self.uses {
-            body["usesMax"] = uses.into();
+            body["maxUses"] = uses.into();
         }
         body
     }
