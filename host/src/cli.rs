@@ -26,7 +26,13 @@ const FIRST_STEPS: &str = "The first steps:
 ///
 /// `exprsn up` runs the platform; the other commands speak to a running one.
 #[derive(Parser, Debug)]
-#[command(name = "exprsn", version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    name = "exprsn",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
 #[command(after_help = FIRST_STEPS, after_long_help = format!("{FIRST_STEPS}\n\n{EXIT_CODES}"))]
 pub struct Cli {
     #[command(subcommand)]
@@ -68,7 +74,10 @@ fn load_env_file() -> Result {
     match dotenvy::from_path(".env") {
         Ok(_) => Ok(()),
         Err(error) if error.not_found() => Ok(()),
-        Err(error) => Err(output::CliError::failed(format!("cannot read `.env`: {error}")).remedy("write lines of the form NAME=value")),
+        Err(error) => Err(
+            output::CliError::failed(format!("cannot read `.env`: {error}"))
+                .remedy("write lines of the form NAME=value"),
+        ),
     }
 }
 
@@ -78,8 +87,12 @@ impl Cli {
             Command::Up(command) => command.run(),
             Command::Compile(command) => command.run(),
             command => {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                let runtime = runtime.map_err(|error| output::CliError::failed(format!("cannot start a runtime: {error}")))?;
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
+                let runtime = runtime.map_err(|error| {
+                    output::CliError::failed(format!("cannot start a runtime: {error}"))
+                })?;
                 runtime.block_on(command.ask())
             }
         }
@@ -120,8 +133,15 @@ mod tests {
             if command.has_subcommands() {
                 command.get_subcommands().for_each(check);
             } else {
-                let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
-                assert!(help.contains("Examples:"), "`{}` has no examples: write after_long_help", command.get_name());
+                let help = command
+                    .get_after_long_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                assert!(
+                    help.contains("Examples:"),
+                    "`{}` has no examples: write after_long_help",
+                    command.get_name()
+                );
             }
         }
         check(&Cli::command());

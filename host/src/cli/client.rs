@@ -46,17 +46,28 @@ pub struct Ask<'a> {
 impl<'a> Ask<'a> {
     /// A question without body and token.
     pub fn new(method: Method, url: &'a str) -> Self {
-        Self { method, url, token: None, body: None }
+        Self {
+            method,
+            url,
+            token: None,
+            body: None,
+        }
     }
 
     /// With a bearer token.
     pub fn token(self, token: &'a str) -> Self {
-        Self { token: Some(token), ..self }
+        Self {
+            token: Some(token),
+            ..self
+        }
     }
 
     /// With JSON.
     pub fn json(self, body: Value) -> Self {
-        Self { body: Some(body), ..self }
+        Self {
+            body: Some(body),
+            ..self
+        }
     }
 }
 
@@ -67,14 +78,22 @@ impl Client {
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(Duration::from_millis(CONNECT_MS_MAX)));
-        let connector =
-            HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().wrap_connector(connector);
-        Self { http: legacy::Client::builder(TokioExecutor::new()).build(connector) }
+        let connector = HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        Self {
+            http: legacy::Client::builder(TokioExecutor::new()).build(connector),
+        }
     }
 
     /// Asks, and answers whatever comes back with any status.
     pub async fn send(&self, ask: Ask<'_>) -> Result<Answer> {
-        let mut request = Request::builder().method(ask.method).uri(ask.url).header(header::ACCEPT, "application/json");
+        let mut request = Request::builder()
+            .method(ask.method)
+            .uri(ask.url)
+            .header(header::ACCEPT, "application/json");
         if let Some(token) = ask.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
@@ -86,22 +105,42 @@ impl Client {
             None => Bytes::new(),
         };
         let request = request.body(Full::new(body)).map_err(|error| {
-            CliError::failed(format!("`{}` cannot be asked: {error}", ask.url)).remedy("check the address and the token")
+            CliError::failed(format!("`{}` cannot be asked: {error}", ask.url))
+                .remedy("check the address and the token")
         })?;
-        let exchange = tokio::time::timeout(Duration::from_millis(REQUEST_MS_MAX), self.exchange(request, ask.url));
+        let exchange = tokio::time::timeout(
+            Duration::from_millis(REQUEST_MS_MAX),
+            self.exchange(request, ask.url),
+        );
         exchange.await.unwrap_or_else(|_| {
-            Err(CliError::failed(format!("{} did not answer within {} s", ask.url, REQUEST_MS_MAX / 1_000))
-                .code(Failure::Unreachable))
+            Err(CliError::failed(format!(
+                "{} did not answer within {} s",
+                ask.url,
+                REQUEST_MS_MAX / 1_000
+            ))
+            .code(Failure::Unreachable))
         })
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>, url: &str) -> Result<Answer> {
-        let response = self.http.request(request).await.map_err(|error| unreachable(url, &error))?;
+        let response = self
+            .http
+            .request(request)
+            .await
+            .map_err(|error| unreachable(url, &error))?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| {
-            CliError::failed(format!("the answer of {url} broke off: {error}")).code(Failure::Unreachable)
-        })?;
-        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+        let body = Limited::new(body, ANSWER_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(|error| {
+                CliError::failed(format!("the answer of {url} broke off: {error}"))
+                    .code(Failure::Unreachable)
+            })?;
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: body.to_bytes(),
+        })
     }
 
     /// Asks for JSON; any status but 2xx is an error that tells the problem.
@@ -124,14 +163,21 @@ impl Answer {
         if !self.status.is_success() {
             return Err(self.refusal(url));
         }
-        serde_json::from_slice(&self.body)
-            .map_err(|error| CliError::failed(format!("the answer of {url} is not what it should be: {error}")))
+        serde_json::from_slice(&self.body).map_err(|error| {
+            CliError::failed(format!(
+                "the answer of {url} is not what it should be: {error}"
+            ))
+        })
     }
 
     /// The problem that the answer tells.
     pub fn refusal(&self, url: &str) -> CliError {
         let problem: Value = serde_json::from_slice(&self.body).unwrap_or_default();
-        let detail = problem.get("detail").or_else(|| problem.get("title")).and_then(Value::as_str).unwrap_or_default();
+        let detail = problem
+            .get("detail")
+            .or_else(|| problem.get("title"))
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let error = CliError::failed(match detail {
             "" => format!("{url} answered {}", self.status),
             detail => format!("{url} answered {}: {detail}", self.status),
@@ -144,21 +190,32 @@ impl Answer {
 
     /// Seconds of `Retry-After`, if the answer has it.
     pub fn retry_after(&self) -> Option<Duration> {
-        let seconds = self.headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+        let seconds = self
+            .headers
+            .get(header::RETRY_AFTER)?
+            .to_str()
+            .ok()?
+            .parse()
+            .ok()?;
         Some(Duration::from_secs(seconds))
     }
 }
 
 /// The error of a request that came to nobody, with what people do about it.
 fn unreachable(url: &str, error: &legacy::Error) -> CliError {
-    let address = url.parse::<http::Uri>().ok().and_then(|uri| uri.authority().map(ToString::to_string));
+    let address = url
+        .parse::<http::Uri>()
+        .ok()
+        .and_then(|uri| uri.authority().map(ToString::to_string));
     let address = address.unwrap_or_else(|| url.to_owned());
     let mut reason: &dyn std::error::Error = error;
     while let Some(source) = reason.source() {
         reason = source;
     }
     CliError::failed(format!("platform not reachable at {address}: {reason}"))
-        .remedy("start it with `cargo xtask up` (or `exprsn up`), or name another address; see --help")
+        .remedy(
+            "start it with `cargo xtask up` (or `exprsn up`), or name another address; see --help",
+        )
         .code(Failure::Unreachable)
 }
 
@@ -168,26 +225,53 @@ mod tests {
 
     fn answer(status: u16, body: &'static str) -> Answer {
         let status = StatusCode::from_u16(status).unwrap();
-        Answer { status, headers: http::HeaderMap::new(), body: Bytes::from_static(body.as_bytes()) }
+        Answer {
+            status,
+            headers: http::HeaderMap::new(),
+            body: Bytes::from_static(body.as_bytes()),
+        }
     }
 
     #[test]
     fn refusals_tell_the_problem() {
         let refused = answer(403, r#"{"detail":"the token lacks `admin`"}"#).refusal("http://x/");
-        assert_eq!((refused.failure, refused.cause.as_str()), (Failure::Refused, "http://x/ answered 403 Forbidden: the token lacks `admin`"));
-        let broken = answer(502, "<html>").json::<Value>("http://x/").unwrap_err();
-        assert_eq!((broken.failure, broken.cause.as_str()), (Failure::Failed, "http://x/ answered 502 Bad Gateway"));
+        assert_eq!(
+            (refused.failure, refused.cause.as_str()),
+            (
+                Failure::Refused,
+                "http://x/ answered 403 Forbidden: the token lacks `admin`"
+            )
+        );
+        let broken = answer(502, "<html>")
+            .json::<Value>("http://x/")
+            .unwrap_err();
+        assert_eq!(
+            (broken.failure, broken.cause.as_str()),
+            (Failure::Failed, "http://x/ answered 502 Bad Gateway")
+        );
         assert!(answer(200, "nonsense").json::<Value>("http://x/").is_err());
     }
 
     #[tokio::test]
     async fn nobody_there_says_how_to_start() {
         // A port that was free a moment ago: bound, learnt, closed.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let url = format!("http://127.0.0.1:{port}/");
-        let error = Client::new().send(Ask::new(Method::GET, &url)).await.unwrap_err();
+        let error = Client::new()
+            .send(Ask::new(Method::GET, &url))
+            .await
+            .unwrap_err();
         assert_eq!(error.failure, Failure::Unreachable);
-        assert!(error.cause.contains(&format!("not reachable at 127.0.0.1:{port}")), "{error}");
+        assert!(
+            error
+                .cause
+                .contains(&format!("not reachable at 127.0.0.1:{port}")),
+            "{error}"
+        );
         assert!(error.remedy.contains("cargo xtask up"));
     }
 }

@@ -16,6 +16,9 @@ pub struct CompileArgs {
 impl CompileArgs {
     /// Runs the command.
     pub fn run(self) -> Result {
-        Ok(component::compile_stdin_to_stdout(self.memory_bytes_max, self.cpu_s_max)?)
+        Ok(component::compile_stdin_to_stdout(
+            self.memory_bytes_max,
+            self.cpu_s_max,
+        )?)
     }
 }

@@ -54,13 +54,23 @@ pub struct StatusArgs {
 #[derive(Args, Debug)]
 struct Databases {
     /// The operator's configuration.
-    #[arg(long, value_name = "FILE", env = "EXPRSN_CONFIG", default_value = "platform.toml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "EXPRSN_CONFIG",
+        default_value = "platform.toml"
+    )]
     config: PathBuf,
     /// The platform's data directory.
     #[arg(long, value_name = "DIR", env = "EXPRSN_DATA", default_value = "data")]
     data: PathBuf,
     /// The folder of components, which carry their migrations.
-    #[arg(long, value_name = "DIR", env = "EXPRSN_COMPONENTS", default_value = "target/components")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "EXPRSN_COMPONENTS",
+        default_value = "target/components"
+    )]
     components: PathBuf,
     /// Only these services, by full or short name.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
@@ -90,14 +100,18 @@ impl MigrateArgs {
     async fn run(self) -> Result {
         let (config, subjects) = self.databases.read()?;
         fs::create_dir_all(&self.databases.data).map_err(|error| {
-            CliError::failed(format!("cannot use data directory `{}`: {error}", self.databases.data.display()))
-                .remedy("name a writable one with --data")
+            CliError::failed(format!(
+                "cannot use data directory `{}`: {error}",
+                self.databases.data.display()
+            ))
+            .remedy("name a writable one with --data")
         })?;
         let _lock = lock(&self.databases.data)?;
         let mut done = Vec::new();
         for subject in &subjects {
             let database = sql::open(&self.databases.data, &subject.name, &config.capability.sql)?;
-            let applied = migrate::migrate(&database, &subject.name, &subject.file.migrations).await?;
+            let applied =
+                migrate::migrate(&database, &subject.name, &subject.file.migrations).await?;
             done.push((subject.name.clone(), applied));
         }
         self.show(&done)
@@ -105,14 +119,21 @@ impl MigrateArgs {
 
     fn show(&self, done: &[(ServiceName, Vec<String>)]) -> Result {
         if self.databases.json {
-            let done: Vec<Value> = done.iter().map(|(name, applied)| json!({ "service": name, "applied": applied })).collect();
+            let done: Vec<Value> = done
+                .iter()
+                .map(|(name, applied)| json!({ "service": name, "applied": applied }))
+                .collect();
             return print_json(&done);
         }
         let style = Style::stdout();
         for (name, applied) in done {
             match applied.as_slice() {
                 [] => print(&format!("{name}: {}", style.dim("up to date"))),
-                applied => print(&format!("{name}: {} {}", style.green("applied"), applied.join(", "))),
+                applied => print(&format!(
+                    "{name}: {} {}",
+                    style.green("applied"),
+                    applied.join(", ")
+                )),
             }
         }
         Ok(())
@@ -131,11 +152,21 @@ impl StatusArgs {
         } else {
             print(&render(&states, Style::stdout()));
         }
-        let wrong = |state: &&Value| !state["error"].is_null() || state["pending"].as_array().is_some_and(|all| !all.is_empty());
+        let wrong = |state: &&Value| {
+            !state["error"].is_null()
+                || state["pending"]
+                    .as_array()
+                    .is_some_and(|all| !all.is_empty())
+        };
         match states.iter().filter(wrong).count() {
             0 => Ok(()),
-            count => Err(CliError::failed(format!("{count} of {} databases are not up to date", states.len()))
-                .remedy("stop the platform and run `exprsn db migrate`, or start it: it migrates by itself")),
+            count => Err(CliError::failed(format!(
+                "{count} of {} databases are not up to date",
+                states.len()
+            ))
+            .remedy(
+                "stop the platform and run `exprsn db migrate`, or start it: it migrates by itself",
+            )),
         }
     }
 
@@ -148,18 +179,25 @@ impl StatusArgs {
             }
         } else {
             // Looking must not make a database.
-            migrate::select(&subject.file.migrations, migrate::Engine::Sqlite).map(|wanted| migrate::Status {
-                applied: Vec::new(),
-                pending: wanted.into_iter().map(|migration| migration.name).collect(),
+            migrate::select(&subject.file.migrations, migrate::Engine::Sqlite).map(|wanted| {
+                migrate::Status {
+                    applied: Vec::new(),
+                    pending: wanted.into_iter().map(|migration| migration.name).collect(),
+                }
             })
         };
         let name = subject.name.as_str();
         match state {
             Ok(state) => {
-                let applied = state.applied.iter().map(|done| json!({ "name": done.name, "appliedAt": done.applied_at }));
+                let applied = state
+                    .applied
+                    .iter()
+                    .map(|done| json!({ "name": done.name, "appliedAt": done.applied_at }));
                 json!({ "service": name, "applied": applied.collect::<Vec<_>>(), "pending": state.pending, "error": null })
             }
-            Err(error) => json!({ "service": name, "applied": [], "pending": [], "error": crate::telemetry::chain(&error) }),
+            Err(error) => {
+                json!({ "service": name, "applied": [], "pending": [], "error": crate::telemetry::chain(&error) })
+            }
         }
     }
 }
@@ -194,7 +232,10 @@ impl Databases {
         for (name, service) in config.service.iter().filter(|(_, service)| service.enabled) {
             let file = ComponentFile::read(&self.components.join(&service.component))?;
             if file.manifest.grants.sql.is_some() {
-                subjects.push(Subject { name: name.clone(), file });
+                subjects.push(Subject {
+                    name: name.clone(),
+                    file,
+                });
             }
         }
         Ok((config, subjects))
@@ -205,16 +246,23 @@ impl Databases {
 fn lock(data: &Path) -> Result<fs::File> {
     let path = data.join("lock");
     let refused = |error: std::io::Error| {
-        CliError::failed(format!("cannot use `{}`: {error}", path.display())).remedy("name a writable data directory with --data")
+        CliError::failed(format!("cannot use `{}`: {error}", path.display()))
+            .remedy("name a writable data directory with --data")
     };
-    let lock = fs::File::options().create(true).truncate(false).write(true).open(&path).map_err(refused)?;
+    let lock = fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(refused)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(fs::TryLockError::WouldBlock) => {
-            Err(CliError::failed(format!("the platform is running on data directory `{}`", data.display()))
-                .remedy("stop it first; it applies pending migrations by itself when it starts")
-                .code(Failure::Failed))
-        }
+        Err(fs::TryLockError::WouldBlock) => Err(CliError::failed(format!(
+            "the platform is running on data directory `{}`",
+            data.display()
+        ))
+        .remedy("stop it first; it applies pending migrations by itself when it starts")
+        .code(Failure::Failed)),
         Err(fs::TryLockError::Error(error)) => Err(refused(error)),
     }
 }
@@ -222,15 +270,31 @@ fn lock(data: &Path) -> Result<fs::File> {
 fn render(states: &[Value], style: Style) -> String {
     let mut table = Table::new(&["DATABASE", "APPLIED", "LAST", "PENDING"], &[1], style);
     for state in states {
-        let applied = state["applied"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let pending: Vec<&str> = state["pending"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let last = applied.last().and_then(|last| last["name"].as_str()).unwrap_or("-");
+        let applied = state["applied"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let pending: Vec<&str> = state["pending"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let last = applied
+            .last()
+            .and_then(|last| last["name"].as_str())
+            .unwrap_or("-");
         let pending = match (state["error"].as_str(), pending.as_slice()) {
             (Some(error), _) => style.red(error),
             (None, []) => style.green("none"),
             (None, pending) => style.yellow(&pending.join(", ")),
         };
-        table.row([state["service"].as_str().unwrap_or_default().to_owned(), applied.len().to_string(), last.to_owned(), pending]);
+        table.row([
+            state["service"].as_str().unwrap_or_default().to_owned(),
+            applied.len().to_string(),
+            last.to_owned(),
+            pending,
+        ]);
     }
     table.render()
 }
@@ -247,7 +311,12 @@ mod tests {
             json!({ "service": "exprsn-x", "applied": [], "pending": [], "error": "migration `0001_init` has changed" }),
         ];
         let text = render(&states, Style::stdout());
-        assert!(text.contains("0001_init  none") && text.contains("0001_init, 0002_more") && text.contains("has changed"), "{text}");
+        assert!(
+            text.contains("0001_init  none")
+                && text.contains("0001_init, 0002_more")
+                && text.contains("has changed"),
+            "{text}"
+        );
     }
 
     #[test]

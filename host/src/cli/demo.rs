@@ -60,13 +60,23 @@ pub struct DemoArgs {
 impl DemoArgs {
     /// Runs the command.
     pub async fn run(self) -> Result {
-        let base = self.gateway.clone().map_or_else(|| self.place.url(NEXUS_PORT), Ok)?;
+        let base = self
+            .gateway
+            .clone()
+            .map_or_else(|| self.place.url(NEXUS_PORT), Ok)?;
         let gateway = Gateway::connect(&base).await?;
         let plan = Plan::new(self.users as usize, self.posts as usize, self.seed);
         let concurrency = usize::from(self.concurrency);
         let bar = progress();
         let done = tour::act(&gateway, &plan, &run_id(), concurrency, &bar).await?;
-        let arrived = tour::wait(&gateway, &done, Duration::from_secs(self.wait), concurrency, &bar).await;
+        let arrived = tour::wait(
+            &gateway,
+            &done,
+            Duration::from_secs(self.wait),
+            concurrency,
+            &bar,
+        )
+        .await;
         bar.finish_and_clear();
         let figures = Figures::of(&done, arrived, &gateway.tally.borrow());
         if self.json {
@@ -81,7 +91,11 @@ impl DemoArgs {
             None => Ok(()),
             Some(fault) => {
                 let told = gateway.tally.borrow().told.join("\n  ");
-                Err(CliError::failed(if told.is_empty() { fault } else { format!("{fault}:\n  {told}") }))
+                Err(CliError::failed(if told.is_empty() {
+                    fault
+                } else {
+                    format!("{fault}:\n  {told}")
+                }))
             }
         }
     }
@@ -103,9 +117,14 @@ fn base36(mut number: u64) -> String {
 
 /// A progress bar on a terminal, nothing elsewhere.
 fn progress() -> ProgressBar {
-    let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
     let bar = ProgressBar::with_draw_target(Some(0), target);
-    let style = ProgressStyle::with_template("{msg:10} {wide_bar} {pos}/{len} {elapsed}").expect("the template is well-formed");
+    let style = ProgressStyle::with_template("{msg:10} {wide_bar} {pos}/{len} {elapsed}")
+        .expect("the template is well-formed");
     bar.set_style(style);
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
@@ -117,7 +136,10 @@ mod tests {
 
     #[test]
     fn run_ids_are_short_and_plain() {
-        assert_eq!((base36(0).as_str(), base36(35).as_str(), base36(36).as_str()), ("0", "z", "10"));
+        assert_eq!(
+            (base36(0).as_str(), base36(35).as_str(), base36(36).as_str()),
+            ("0", "z", "10")
+        );
         assert_eq!(base36(1_795_400_000_000).len(), 8);
     }
 }

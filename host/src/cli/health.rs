@@ -37,7 +37,10 @@ impl HealthArgs {
     /// Runs the command.
     pub async fn run(self) -> Result {
         let client = Client::new();
-        let base = self.setup.clone().map_or_else(|| self.place.url(SETUP_PORT), Ok)?;
+        let base = self
+            .setup
+            .clone()
+            .map_or_else(|| self.place.url(SETUP_PORT), Ok)?;
         let url = format!("{}/api/health", base.trim_end_matches('/'));
         if !self.watch {
             let report = ask(&client, &url).await?;
@@ -71,7 +74,10 @@ impl HealthArgs {
         match report {
             Ok(report) if self.json => print(&report.to_string()),
             Err(error) if self.json => {
-                print(&serde_json::json!({ "status": "unreachable", "reason": error.cause }).to_string());
+                print(
+                    &serde_json::json!({ "status": "unreachable", "reason": error.cause })
+                        .to_string(),
+                );
             }
             report => {
                 if for_a_person() {
@@ -99,22 +105,36 @@ async fn ask(client: &Client, url: &str) -> Result<Value> {
 }
 
 fn render(report: &Value, style: Style) -> String {
-    let mut table = Table::new(&["SERVICE", "STATUS", "VERSION", "UPTIME", "DATABASE", "REDIS", "ANSWERED", ""], &[6], style);
+    let mut table = Table::new(
+        &[
+            "SERVICE", "STATUS", "VERSION", "UPTIME", "DATABASE", "REDIS", "ANSWERED", "",
+        ],
+        &[6],
+        style,
+    );
     for service in report["services"].as_array().into_iter().flatten() {
         let text = |name: &str| service[name].as_str().unwrap_or_default().to_owned();
         table.row([
             text("service"),
             style.status(&text("status")),
             text("version"),
-            service["uptime"].as_f64().map_or_else(|| "-".to_owned(), span),
+            service["uptime"]
+                .as_f64()
+                .map_or_else(|| "-".to_owned(), span),
             reading(&service["database"], style),
             reading(&service["redis"], style),
-            service["latencyMs"].as_u64().map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")),
+            service["latencyMs"]
+                .as_u64()
+                .map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")),
             text("reason"),
         ]);
     }
     let status = report["status"].as_str().unwrap_or("unknown");
-    format!("{}\n\nthe platform is {}", table.render(), style.status(status))
+    format!(
+        "{}\n\nthe platform is {}",
+        table.render(),
+        style.status(status)
+    )
 }
 
 fn reading(value: &Value, style: Style) -> String {
@@ -137,7 +157,10 @@ mod tests {
             { "service": "exprsn-auth", "status": "unhealthy", "version": "1.0.0", "uptime": null, "database": false, "redis": null, "latencyMs": null, "reason": "its database does not answer" },
         ] });
         let text = render(&report, Style::stdout());
-        assert!(text.contains("1 min 1 s") && text.contains("its database does not answer"), "{text}");
+        assert!(
+            text.contains("1 min 1 s") && text.contains("its database does not answer"),
+            "{text}"
+        );
         assert!(text.ends_with("the platform is unhealthy"), "{text}");
     }
 }

@@ -41,12 +41,19 @@ pub type Result<T = ()> = std::result::Result<T, CliError>;
 impl CliError {
     /// A plain failure.
     pub fn failed(cause: impl Into<String>) -> Self {
-        Self { failure: Failure::Failed, cause: cause.into(), remedy: String::new() }
+        Self {
+            failure: Failure::Failed,
+            cause: cause.into(),
+            remedy: String::new(),
+        }
     }
 
     /// The same with what to do about it.
     pub fn remedy(self, remedy: impl Into<String>) -> Self {
-        Self { remedy: remedy.into(), ..self }
+        Self {
+            remedy: remedy.into(),
+            ..self
+        }
     }
 
     /// The same with another exit code.
@@ -84,7 +91,8 @@ pub fn for_a_person() -> bool {
 
 /// Prints a value as JSON. A reader that has gone is no failure.
 pub fn print_json<T: Serialize + ?Sized>(value: &T) -> Result {
-    let text = serde_json::to_string_pretty(value).map_err(|error| CliError::failed(format!("cannot write JSON: {error}")))?;
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| CliError::failed(format!("cannot write JSON: {error}")))?;
     print(&text);
     Ok(())
 }
@@ -118,11 +126,17 @@ impl Style {
 
     fn wanted(terminal: bool) -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { coloured: terminal && !no_color }
+        Self {
+            coloured: terminal && !no_color,
+        }
     }
 
     fn paint(self, code: u8, text: &str) -> String {
-        if self.coloured { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.coloured {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     pub fn bold(self, text: &str) -> String {
@@ -166,7 +180,10 @@ pub struct Table {
 impl Table {
     /// A table with its headings. `numbers` are the columns aligned to the right.
     pub fn new(headings: &[&str], numbers: &'static [usize], style: Style) -> Self {
-        Self { rows: vec![headings.iter().map(|heading| style.bold(heading)).collect()], numbers }
+        Self {
+            rows: vec![headings.iter().map(|heading| style.bold(heading)).collect()],
+            numbers,
+        }
     }
 
     /// Adds a row.
@@ -178,13 +195,22 @@ impl Table {
     pub fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| visible_width(cell)).max().unwrap_or(0)
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| visible_width(cell))
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let line = |row: &Vec<String>| {
             let cells = row.iter().enumerate().map(|(column, cell)| {
                 let padding = " ".repeat(widths[column] - visible_width(cell));
-                if self.numbers.contains(&column) { format!("{padding}{cell}") } else { format!("{cell}{padding}") }
+                if self.numbers.contains(&column) {
+                    format!("{padding}{cell}")
+                } else {
+                    format!("{cell}{padding}")
+                }
             });
             cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
         };
@@ -228,18 +254,26 @@ mod tests {
         let mut table = Table::new(&["NAME", "N"], &[1], plain);
         table.row([Style { coloured: true }.green("ok"), "10".to_owned()]);
         table.row(["longer".to_owned(), "9".to_owned()]);
-        assert_eq!(table.render(), "NAME     N\n\x1b[32mok\x1b[0m      10\nlonger   9");
+        assert_eq!(
+            table.render(),
+            "NAME     N\n\x1b[32mok\x1b[0m      10\nlonger   9"
+        );
     }
 
     #[test]
     fn spans_have_two_units() {
-        let texts: Vec<String> = [0.42, 65.0, 7_260.0, 90_000.0].into_iter().map(span).collect();
+        let texts: Vec<String> = [0.42, 65.0, 7_260.0, 90_000.0]
+            .into_iter()
+            .map(span)
+            .collect();
         assert_eq!(texts, ["0.4 s", "1 min 5 s", "2 h 1 min", "1 d 1 h"]);
     }
 
     #[test]
     fn errors_say_what_to_do() {
-        let error = CliError::failed("the disk is full").remedy("delete something").code(Failure::Refused);
+        let error = CliError::failed("the disk is full")
+            .remedy("delete something")
+            .code(Failure::Refused);
         assert_eq!(error.to_string(), "the disk is full\n  → delete something");
         assert_eq!(error.failure as u8, 4);
     }

@@ -20,7 +20,12 @@ pub const SETUP_PORT: u16 = 3015;
 #[derive(Args, Clone, Debug)]
 pub struct Place {
     /// The platform's configuration, which says where it listens. Without such a file: 127.0.0.1 and the usual ports.
-    #[arg(long, value_name = "FILE", env = "EXPRSN_CONFIG", default_value = "platform.toml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "EXPRSN_CONFIG",
+        default_value = "platform.toml"
+    )]
     pub config: PathBuf,
     /// The platform's data directory, which holds the operator's token.
     #[arg(long, value_name = "DIR", env = "EXPRSN_DATA", default_value = "data")]
@@ -30,7 +35,11 @@ pub struct Place {
 impl Place {
     /// The address of the service with this port: `http://127.0.0.1:3015`.
     pub fn url(&self, port: u16) -> Result<String> {
-        let platform = if self.config.exists() { Config::read(&self.config)?.platform } else { PlatformConfig::default() };
+        let platform = if self.config.exists() {
+            Config::read(&self.config)?.platform
+        } else {
+            PlatformConfig::default()
+        };
         Ok(url(&platform, port))
     }
 
@@ -47,18 +56,27 @@ fn url(platform: &PlatformConfig, port: u16) -> String {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => format!("[{address}]"),
     };
-    format!("http://{host}:{}", port.saturating_add(platform.port_offset))
+    format!(
+        "http://{host}:{}",
+        port.saturating_add(platform.port_offset)
+    )
 }
 
 fn read_token(path: &Path) -> Result<String> {
-    let remedy = "the platform writes it when it starts: name its data directory with --data, or start it";
+    let remedy =
+        "the platform writes it when it starts: name its data directory with --data, or start it";
     let text = std::fs::read_to_string(path).map_err(|error| {
-        CliError::failed(format!("cannot read the operator's token `{}`: {error}", path.display()))
-            .remedy(remedy)
-            .code(Failure::Refused)
+        CliError::failed(format!(
+            "cannot read the operator's token `{}`: {error}",
+            path.display()
+        ))
+        .remedy(remedy)
+        .code(Failure::Refused)
     })?;
     match text.trim() {
-        "" => Err(CliError::failed(format!("`{}` is empty", path.display())).remedy(remedy).code(Failure::Refused)),
+        "" => Err(CliError::failed(format!("`{}` is empty", path.display()))
+            .remedy(remedy)
+            .code(Failure::Refused)),
         token => Ok(token.to_owned()),
     }
 }
@@ -79,6 +97,9 @@ mod tests {
     #[test]
     fn a_missing_token_says_where_it_comes_from() {
         let error = read_token(Path::new("/nonexistent/operator.token")).unwrap_err();
-        assert!(error.failure == Failure::Refused && error.to_string().contains("--data"), "{error}");
+        assert!(
+            error.failure == Failure::Refused && error.to_string().contains("--data"),
+            "{error}"
+        );
     }
 }

@@ -50,13 +50,18 @@ impl QueueCommand {
 impl MonitorArgs {
     async fn run(self) -> Result {
         let client = Client::new();
-        let base = self.setup.clone().map_or_else(|| self.place.url(SETUP_PORT), Ok)?;
+        let base = self
+            .setup
+            .clone()
+            .map_or_else(|| self.place.url(SETUP_PORT), Ok)?;
         let url = format!("{}/api/queues", base.trim_end_matches('/'));
         let repeated = for_a_person() && !self.once && !self.json;
         loop {
             // Read each time: the host writes a new token when it starts anew.
             let token = self.place.operator_token()?;
-            let queues: Vec<Value> = client.json(Ask::new(Method::GET, &url).token(&token)).await?;
+            let queues: Vec<Value> = client
+                .json(Ask::new(Method::GET, &url).token(&token))
+                .await?;
             if self.json {
                 return print_json(&queues);
             }
@@ -76,10 +81,27 @@ impl MonitorArgs {
 }
 
 /// The counts of a queue, in the order of the columns.
-const COUNTS: [&str; 6] = ["waiting", "delayed", "prioritized", "active", "completed", "failed"];
+const COUNTS: [&str; 6] = [
+    "waiting",
+    "delayed",
+    "prioritized",
+    "active",
+    "completed",
+    "failed",
+];
 
 fn render(queues: &[Value], style: Style) -> String {
-    let headings = ["QUEUE", "WORKER", "WAITING", "DELAYED", "PRIORITY", "ACTIVE", "COMPLETED", "FAILED", ""];
+    let headings = [
+        "QUEUE",
+        "WORKER",
+        "WAITING",
+        "DELAYED",
+        "PRIORITY",
+        "ACTIVE",
+        "COMPLETED",
+        "FAILED",
+        "",
+    ];
     let mut table = Table::new(&headings, &[2, 3, 4, 5, 6, 7], style);
     for queue in queues {
         let text = |name: &str| queue[name].as_str().unwrap_or_default().to_owned();
@@ -87,12 +109,24 @@ fn render(queues: &[Value], style: Style) -> String {
         for name in COUNTS {
             let count = queue[name].as_u64().unwrap_or_default();
             let shown = count.to_string();
-            cells.push(if name == "failed" && count > 0 { style.red(&shown) } else { shown });
+            cells.push(if name == "failed" && count > 0 {
+                style.red(&shown)
+            } else {
+                shown
+            });
         }
-        cells.push(if queue["paused"] == true { style.yellow("paused") } else { String::new() });
+        cells.push(if queue["paused"] == true {
+            style.yellow("paused")
+        } else {
+            String::new()
+        });
         table.row(cells);
     }
-    if queues.is_empty() { "no queue has jobs or a worker".to_owned() } else { table.render() }
+    if queues.is_empty() {
+        "no queue has jobs or a worker".to_owned()
+    } else {
+        table.render()
+    }
 }
 
 #[cfg(test)]
@@ -102,10 +136,28 @@ mod tests {
 
     #[test]
     fn shows_counts_in_columns() {
-        let queues = [json!({ "name": "timeline-fanout", "service": "exprsn-timeline", "waiting": 12, "active": 4, "failed": 1, "paused": true })];
+        let queues = [
+            json!({ "name": "timeline-fanout", "service": "exprsn-timeline", "waiting": 12, "active": 4, "failed": 1, "paused": true }),
+        ];
         let text = render(&queues, Style::stdout());
         let line: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(line, ["timeline-fanout", "exprsn-timeline", "12", "0", "0", "4", "0", "1", "paused"]);
-        assert_eq!(render(&[], Style::stdout()), "no queue has jobs or a worker");
+        assert_eq!(
+            line,
+            [
+                "timeline-fanout",
+                "exprsn-timeline",
+                "12",
+                "0",
+                "0",
+                "4",
+                "0",
+                "1",
+                "paused"
+            ]
+        );
+        assert_eq!(
+            render(&[], Style::stdout()),
+            "no queue has jobs or a worker"
+        );
     }
 }

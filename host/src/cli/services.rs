@@ -28,7 +28,10 @@ pub struct ServicesArgs {
 impl ServicesArgs {
     /// Runs the command.
     pub async fn run(self) -> Result {
-        let base = self.setup.clone().map_or_else(|| self.place.url(SETUP_PORT), Ok)?;
+        let base = self
+            .setup
+            .clone()
+            .map_or_else(|| self.place.url(SETUP_PORT), Ok)?;
         let url = format!("{}/api/registry/services", base.trim_end_matches('/'));
         let services: Vec<Value> = Client::new().json(Ask::new(Method::GET, &url)).await?;
         if self.json {
@@ -40,13 +43,33 @@ impl ServicesArgs {
 }
 
 fn render(services: &[Value], style: Style) -> String {
-    let headings = ["SERVICE", "STATUS", "VERSION", "ADDRESS", "SOURCE", "CALLS", "FAILED", "DIGEST", "DEPENDS ON"];
+    let headings = [
+        "SERVICE",
+        "STATUS",
+        "VERSION",
+        "ADDRESS",
+        "SOURCE",
+        "CALLS",
+        "FAILED",
+        "DIGEST",
+        "DEPENDS ON",
+    ];
     let mut table = Table::new(&headings, &[5, 6], style);
     for service in services {
         let text = |name: &str| service[name].as_str().unwrap_or_default().to_owned();
-        let names = service["dependencies"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let short: Vec<&str> = names.map(|name| name.strip_prefix("exprsn-").unwrap_or(name)).collect();
-        let load = |name: &str| service["load"][name].as_u64().map_or_else(|| "-".to_owned(), |count| count.to_string());
+        let names = service["dependencies"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
+        let short: Vec<&str> = names
+            .map(|name| name.strip_prefix("exprsn-").unwrap_or(name))
+            .collect();
+        let load = |name: &str| {
+            service["load"][name]
+                .as_u64()
+                .map_or_else(|| "-".to_owned(), |count| count.to_string())
+        };
         table.row([
             text("name"),
             style.status(&text("status")),
@@ -69,12 +92,23 @@ mod tests {
 
     #[test]
     fn lists_names_and_dependencies() {
-        let services = [json!({
-            "name": "exprsn-timeline", "status": "healthy", "version": "1.0.0", "host": "localhost", "port": 3004, "source": "platform",
-            "dependencies": ["exprsn-ca", "exprsn-auth"], "digest": "0123456789abcdef", "load": { "invocations": 5, "failures": 1 },
-        }), json!({ "name": "legacy", "dependencies": [], "digest": null })];
+        let services = [
+            json!({
+                "name": "exprsn-timeline", "status": "healthy", "version": "1.0.0", "host": "localhost", "port": 3004, "source": "platform",
+                "dependencies": ["exprsn-ca", "exprsn-auth"], "digest": "0123456789abcdef", "load": { "invocations": 5, "failures": 1 },
+            }),
+            json!({ "name": "legacy", "dependencies": [], "digest": null }),
+        ];
         let text = render(&services, Style::stdout());
-        assert!(text.contains("localhost:3004") && text.contains("0123456789ab  ca auth"), "{text}");
-        assert!(text.lines().nth(2).is_some_and(|line| line.starts_with("legacy")), "{text}");
+        assert!(
+            text.contains("localhost:3004") && text.contains("0123456789ab  ca auth"),
+            "{text}"
+        );
+        assert!(
+            text.lines()
+                .nth(2)
+                .is_some_and(|line| line.starts_with("legacy")),
+            "{text}"
+        );
     }
 }

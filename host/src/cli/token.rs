@@ -98,7 +98,10 @@ impl TokenCommand {
 
 impl CaPlace {
     fn url(&self, path: &str) -> Result<String> {
-        let base = self.url.clone().map_or_else(|| self.place.url(CA_PORT), Ok)?;
+        let base = self
+            .url
+            .clone()
+            .map_or_else(|| self.place.url(CA_PORT), Ok)?;
         Ok(format!("{}{path}", base.trim_end_matches('/')))
     }
 }
@@ -107,7 +110,13 @@ impl IssueArgs {
     async fn run(self) -> Result {
         let url = self.ca.url("/api/tokens")?;
         let operator = self.ca.place.operator_token()?;
-        let answer: Value = Client::new().json(Ask::new(Method::POST, &url).token(&operator).json(self.body())).await?;
+        let answer: Value = Client::new()
+            .json(
+                Ask::new(Method::POST, &url)
+                    .token(&operator)
+                    .json(self.body()),
+            )
+            .await?;
         if self.json {
             return print_json(&answer);
         }
@@ -117,8 +126,11 @@ impl IssueArgs {
     }
 
     fn body(&self) -> Value {
-        let permissions: Map<String, Value> =
-            self.permissions.iter().map(|permission| (permission.as_str().to_owned(), true.into())).collect();
+        let permissions: Map<String, Value> = self
+            .permissions
+            .iter()
+            .map(|permission| (permission.as_str().to_owned(), true.into()))
+            .collect();
         let mut body = json!({
             "subject": self.subject,
             "permissions": permissions,
@@ -139,7 +151,9 @@ impl ValidateArgs {
             "-" => from_stdin()?,
             token => token.to_owned(),
         };
-        let answer: Value = Client::new().json(Ask::new(Method::POST, &url).json(json!({ "token": token }))).await?;
+        let answer: Value = Client::new()
+            .json(Ask::new(Method::POST, &url).json(json!({ "token": token })))
+            .await?;
         if self.json {
             print_json(&answer)?;
         } else {
@@ -165,8 +179,15 @@ fn from_stdin() -> Result<String> {
 fn render(answer: &Value, style: Style) -> String {
     let valid = answer["valid"] == true;
     let mut lines = vec![style.status(if valid { "valid" } else { "not valid" })];
-    for (name, value) in answer.as_object().into_iter().flatten().filter(|(name, value)| *name != "valid" && !value.is_null()) {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    for (name, value) in answer
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, value)| *name != "valid" && !value.is_null())
+    {
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
         lines.push(format!("{} {text}", style.dim(&format!("{name}:"))));
     }
     lines.join("\n")
@@ -179,12 +200,19 @@ mod tests {
     #[test]
     fn permissions_are_checked() {
         assert_eq!(permission("append"), Ok(Permission::Append));
-        assert!(permission("destroy").unwrap_err().contains("none of read, write"));
+        assert!(
+            permission("destroy")
+                .unwrap_err()
+                .contains("none of read, write")
+        );
     }
 
     #[test]
     fn shows_why_a_token_is_not_good() {
-        let text = render(&json!({ "valid": false, "reason": "expired", "claims": null }), Style::stdout());
+        let text = render(
+            &json!({ "valid": false, "reason": "expired", "claims": null }),
+            Style::stdout(),
+        );
         assert_eq!(text, "not valid\nreason: expired");
     }
 }

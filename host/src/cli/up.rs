@@ -21,13 +21,23 @@ const AUTO_START_SERVICES: &str = "AUTO_START_SERVICES";
   AUTO_START_SERVICES=ca,setup,auth,timeline exprsn up --data /var/lib/exprsn")]
 pub struct UpArgs {
     /// The operator's configuration.
-    #[arg(long, value_name = "FILE", env = "EXPRSN_CONFIG", default_value = "platform.toml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "EXPRSN_CONFIG",
+        default_value = "platform.toml"
+    )]
     config: PathBuf,
     /// Where databases, keys and compiled code are kept. Made when absent.
     #[arg(long, value_name = "DIR", env = "EXPRSN_DATA", default_value = "data")]
     data: PathBuf,
     /// The folder of components.
-    #[arg(long, value_name = "DIR", env = "EXPRSN_COMPONENTS", default_value = "target/components")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "EXPRSN_COMPONENTS",
+        default_value = "target/components"
+    )]
     components: PathBuf,
     /// Where compiled components are kept; `cache` in the data directory by default.
     #[arg(long, value_name = "DIR", env = "EXPRSN_CACHE")]
@@ -44,7 +54,10 @@ pub struct UpArgs {
 impl UpArgs {
     /// Runs the command.
     pub fn run(self) -> Result {
-        let from_env = std::env::var(AUTO_START_SERVICES).ok().map(|names| split(&names)).filter(|names| !names.is_empty());
+        let from_env = std::env::var(AUTO_START_SERVICES)
+            .ok()
+            .map(|names| split(&names))
+            .filter(|names| !names.is_empty());
         let services_from_env = self.services.is_none() && from_env.is_some();
         platform::run(Options {
             config: self.config,
@@ -60,7 +73,12 @@ impl UpArgs {
 }
 
 fn split(names: &str) -> Vec<String> {
-    names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    names
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[cfg(test)]

@@ -5,12 +5,18 @@ use serde_json::Value;
 use std::process::Output;
 
 fn run(platform: &Platform, arguments: &[&str]) -> Output {
-    platform.command(arguments).output().expect("the program runs")
+    platform
+        .command(arguments)
+        .output()
+        .expect("the program runs")
 }
 
 fn stdout(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(!text.contains('\x1b'), "colours are for terminals: {text:?}");
+    assert!(
+        !text.contains('\x1b'),
+        "colours are for terminals: {text:?}"
+    );
     text
 }
 
@@ -26,44 +32,90 @@ fn json(output: &Output) -> Value {
 
 #[track_caller]
 fn expect(output: &Output, code: i32) {
-    assert_eq!(output.status.code(), Some(code), "{}{}", stdout(output), stderr(output));
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "{}{}",
+        stdout(output),
+        stderr(output)
+    );
 }
 
 #[test]
 fn health_and_services_are_told_to_people_and_programs() {
     let platform = Platform::shared();
     let health = run(platform, &["health"]);
-    assert!(stdout(&health).contains("exprsn-timeline"), "{}", stdout(&health));
+    assert!(
+        stdout(&health).contains("exprsn-timeline"),
+        "{}",
+        stdout(&health)
+    );
     let report = json(&run(platform, &["health", "--json"]));
-    assert_eq!(report["services"].as_array().map(|all| all.len() >= 7), Some(true), "{report}");
+    assert_eq!(
+        report["services"].as_array().map(|all| all.len() >= 7),
+        Some(true),
+        "{report}"
+    );
     let services = run(platform, &["services"]);
     expect(&services, 0);
     assert!(stdout(&services).contains("exprsn-nexus"));
     let listed = json(&run(platform, &["services", "--json"]));
-    assert!(listed.as_array().expect("an array").iter().any(|service| service["name"] == "exprsn-auth"));
+    assert!(
+        listed
+            .as_array()
+            .expect("an array")
+            .iter()
+            .any(|service| service["name"] == "exprsn-auth")
+    );
 }
 
 #[test]
 fn queues_are_shown_with_the_operators_right() {
     let platform = Platform::shared();
     let queues = json(&run(platform, &["queue", "monitor", "--json"]));
-    assert!(queues.as_array().expect("an array").iter().any(|queue| queue["name"] == "timeline-fanout"), "{queues}");
+    assert!(
+        queues
+            .as_array()
+            .expect("an array")
+            .iter()
+            .any(|queue| queue["name"] == "timeline-fanout"),
+        "{queues}"
+    );
     let table = run(platform, &["queue", "monitor"]);
     expect(&table, 0);
     assert!(stdout(&table).contains("timeline-fanout"));
     let refused = run(platform, &["queue", "monitor", "--data", "elsewhere"]);
     expect(&refused, 4);
-    assert!(stderr(&refused).contains("operator.token") && stderr(&refused).contains("--data"), "{}", stderr(&refused));
+    assert!(
+        stderr(&refused).contains("operator.token") && stderr(&refused).contains("--data"),
+        "{}",
+        stderr(&refused)
+    );
 }
 
 #[test]
 fn tokens_are_issued_and_validated() {
     let platform = Platform::shared();
-    let issued = run(platform, &["token", "issue", "--subject", "user:cli", "--permissions", "read,write", "--uses", "5"]);
+    let issued = run(
+        platform,
+        &[
+            "token",
+            "issue",
+            "--subject",
+            "user:cli",
+            "--permissions",
+            "read,write",
+            "--uses",
+            "5",
+        ],
+    );
     expect(&issued, 0);
     let token = stdout(&issued).trim().to_owned();
     assert_eq!(token.split('.').count(), 3, "{token}");
-    let post = platform.call("timeline", "POST", "/api/posts").token(&token).json(&serde_json::json!({ "content": "by token" }));
+    let post = platform
+        .call("timeline", "POST", "/api/posts")
+        .token(&token)
+        .json(&serde_json::json!({ "content": "by token" }));
     post.send().expect_status(201);
     expect(&run(platform, &["token", "validate", &token]), 0);
     let answer = json(&run(platform, &["token", "validate", "--json", &token]));
@@ -78,14 +130,25 @@ fn tokens_are_issued_and_validated() {
 
 #[test]
 fn migrations_are_shown_and_applied() {
-    let platform = Platform::prepare(&Setup { services: &["ca", "setup"], ..Setup::default() });
+    let platform = Platform::prepare(&Setup {
+        services: &["ca", "setup"],
+        ..Setup::default()
+    });
     let components = built("components");
     let components = components.to_str().expect("a path");
-    let db = |verb: &str, more: &[&str]| run(&platform, &[&["db", verb, "--components", components], more].concat());
+    let db = |verb: &str, more: &[&str]| {
+        run(
+            &platform,
+            &[&["db", verb, "--components", components], more].concat(),
+        )
+    };
     let before = db("status", &["--json"]);
     expect(&before, 1);
     let pending = |output: &Output| json(output)[1]["pending"].as_array().expect("names").len();
-    assert!(pending(&before) > 0 && !platform.data.join("sql").exists(), "looking makes nothing");
+    assert!(
+        pending(&before) > 0 && !platform.data.join("sql").exists(),
+        "looking makes nothing"
+    );
     expect(&db("migrate", &[]), 0);
     let after = db("status", &["--json"]);
     expect(&after, 0);
@@ -94,16 +157,35 @@ fn migrations_are_shown_and_applied() {
     expect(&db("status", &[]), 0);
     let refused = db("migrate", &[]);
     expect(&refused, 1);
-    assert!(stderr(&refused).contains("stop it first"), "{}", stderr(&refused));
+    assert!(
+        stderr(&refused).contains("stop it first"),
+        "{}",
+        stderr(&refused)
+    );
     let unknown = db("status", &["--services", "nobody"]);
     expect(&unknown, 1);
-    assert!(stderr(&unknown).contains("exprsn-nobody"), "{}", stderr(&unknown));
+    assert!(
+        stderr(&unknown).contains("exprsn-nobody"),
+        "{}",
+        stderr(&unknown)
+    );
 }
 
 #[test]
 fn the_demo_sees_everything_arrive_and_can_be_repeated() {
     let platform = Platform::shared();
-    let demo = ["demo", "--users", "8", "--posts", "12", "--concurrency", "4", "--seed", "7", "--json"];
+    let demo = [
+        "demo",
+        "--users",
+        "8",
+        "--posts",
+        "12",
+        "--concurrency",
+        "4",
+        "--seed",
+        "7",
+        "--json",
+    ];
     let figures: Vec<Value> = (0..2)
         .map(|_| {
             let output = run(platform, &demo);
@@ -112,23 +194,47 @@ fn the_demo_sees_everything_arrive_and_can_be_repeated() {
         })
         .collect();
     let first = &figures[0];
-    assert_eq!((&first["users"], &first["posts"], &first["errors"]), (&8.into(), &12.into(), &0.into()), "{first}");
-    assert!(first["deliveries_expected"].as_u64().is_some_and(|count| count > 0), "{first}");
+    assert_eq!(
+        (&first["users"], &first["posts"], &first["errors"]),
+        (&8.into(), &12.into(), &0.into()),
+        "{first}"
+    );
+    assert!(
+        first["deliveries_expected"]
+            .as_u64()
+            .is_some_and(|count| count > 0),
+        "{first}"
+    );
     assert_eq!(first["deliveries_expected"], first["deliveries_seen"]);
     assert_eq!(first["notifications_expected"], first["notifications_seen"]);
     for name in ["follows", "deliveries_expected", "notifications_expected"] {
-        assert_eq!(first[name], figures[1][name], "the same seed does the same: {name}");
+        assert_eq!(
+            first[name], figures[1][name],
+            "the same seed does the same: {name}"
+        );
     }
 }
 
 #[test]
 fn errors_have_a_code_a_cause_and_a_remedy() {
-    let platform = Platform::prepare(&Setup { services: &["ca", "setup"], ..Setup::default() });
-    for command in [["health"].as_slice(), &["services", "--json"], &["demo", "--json"], &["token", "validate", "x"]] {
+    let platform = Platform::prepare(&Setup {
+        services: &["ca", "setup"],
+        ..Setup::default()
+    });
+    for command in [
+        ["health"].as_slice(),
+        &["services", "--json"],
+        &["demo", "--json"],
+        &["token", "validate", "x"],
+    ] {
         let output = run(&platform, command);
         expect(&output, 3);
         let told = stderr(&output);
-        assert!(told.contains(&format!("not reachable at {}", platform.address)) && told.contains("cargo xtask up"), "{told}");
+        assert!(
+            told.contains(&format!("not reachable at {}", platform.address))
+                && told.contains("cargo xtask up"),
+            "{told}"
+        );
         assert!(stdout(&output).is_empty(), "{}", stdout(&output));
     }
     expect(&run(&platform, &["no-such-command"]), 2);

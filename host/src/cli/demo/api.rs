@@ -35,7 +35,13 @@ pub enum Action {
 
 impl Action {
     /// Those that count, in the order in which they are done.
-    pub const COUNTED: [Self; 5] = [Self::Register, Self::Follow, Self::Post, Self::Like, Self::Comment];
+    pub const COUNTED: [Self; 5] = [
+        Self::Register,
+        Self::Follow,
+        Self::Post,
+        Self::Like,
+        Self::Comment,
+    ];
 
     /// The name in the table.
     pub fn as_str(self) -> &'static str {
@@ -60,19 +66,27 @@ pub struct Tally {
 
 impl Tally {
     fn new() -> Self {
-        let empty = || Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are in order");
-        Self { latencies: std::array::from_fn(|_| empty()), errors: 0, told: Vec::new() }
+        let empty =
+            || Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are in order");
+        Self {
+            latencies: std::array::from_fn(|_| empty()),
+            errors: 0,
+            told: Vec::new(),
+        }
     }
 
     /// The latencies of one kind of request, in microseconds.
     pub fn of(&self, action: Action) -> Option<&Histogram<u64>> {
-        let at = Action::COUNTED.iter().position(|counted| *counted == action)?;
+        let at = Action::COUNTED
+            .iter()
+            .position(|counted| *counted == action)?;
         Some(&self.latencies[at])
     }
 
     /// The latencies of all but registrations: those hash a password, which is slow on purpose.
     pub fn all(&self) -> Histogram<u64> {
-        let mut all = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are in order");
+        let mut all =
+            Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are in order");
         for latencies in &self.latencies[1..] {
             all.add(latencies).expect("the bounds are the same");
         }
@@ -80,7 +94,10 @@ impl Tally {
     }
 
     fn record(&mut self, action: Action, latency: Duration) {
-        if let Some(at) = Action::COUNTED.iter().position(|counted| *counted == action) {
+        if let Some(at) = Action::COUNTED
+            .iter()
+            .position(|counted| *counted == action)
+        {
             let micros = u64::try_from(latency.as_micros()).unwrap_or(LATENCY_US_MAX);
             self.latencies[at].saturating_record(micros.max(1));
         }
@@ -117,19 +134,48 @@ impl Gateway {
         let url = format!("{base}/");
         let index: Value = client.json(Ask::new(Method::GET, &url)).await?;
         if !index["services"].is_array() {
-            return Err(CliError::failed(format!("{url} is not the platform's gateway")).remedy("name it with --gateway"));
+            return Err(
+                CliError::failed(format!("{url} is not the platform's gateway"))
+                    .remedy("name it with --gateway"),
+            );
         }
-        Ok(Self { client, base, tally: RefCell::new(Tally::new()) })
+        Ok(Self {
+            client,
+            base,
+            tally: RefCell::new(Tally::new()),
+        })
     }
 
     /// Registers a user, who is signed in at once.
-    pub async fn register(&self, username: &str, display_name: &str, password: &str) -> Option<User> {
-        let body = json!({ "username": username, "displayName": display_name, "password": password });
-        let answer = self.call(Action::Register, Method::POST, "/auth/api/auth/register", None, Some(body)).await?;
-        let (id, token) = (answer["user"]["id"].as_str(), answer["accessToken"].as_str());
-        let user = id.zip(token).map(|(id, token)| User { id: id.to_owned(), token: token.to_owned() });
+    pub async fn register(
+        &self,
+        username: &str,
+        display_name: &str,
+        password: &str,
+    ) -> Option<User> {
+        let body =
+            json!({ "username": username, "displayName": display_name, "password": password });
+        let answer = self
+            .call(
+                Action::Register,
+                Method::POST,
+                "/auth/api/auth/register",
+                None,
+                Some(body),
+            )
+            .await?;
+        let (id, token) = (
+            answer["user"]["id"].as_str(),
+            answer["accessToken"].as_str(),
+        );
+        let user = id.zip(token).map(|(id, token)| User {
+            id: id.to_owned(),
+            token: token.to_owned(),
+        });
         if user.is_none() {
-            self.tally.borrow_mut().fail("the answer to a registration has no user or no token".to_owned());
+            self.tally
+                .borrow_mut()
+                .fail("the answer to a registration has no user or no token".to_owned());
         }
         user
     }
@@ -137,40 +183,73 @@ impl Gateway {
     /// Follows somebody.
     pub async fn follow(&self, user: &User, other: &User) -> bool {
         let path = format!("/timeline/api/users/{}/follow", other.id);
-        self.call(Action::Follow, Method::PUT, &path, Some(user), None).await.is_some()
+        self.call(Action::Follow, Method::PUT, &path, Some(user), None)
+            .await
+            .is_some()
     }
 
     /// Writes a post; answers its id.
     pub async fn post(&self, user: &User, text: &str) -> Option<String> {
         let body = json!({ "content": text });
-        let answer = self.call(Action::Post, Method::POST, "/timeline/api/posts", Some(user), Some(body)).await?;
+        let answer = self
+            .call(
+                Action::Post,
+                Method::POST,
+                "/timeline/api/posts",
+                Some(user),
+                Some(body),
+            )
+            .await?;
         answer["id"].as_str().map(str::to_owned)
     }
 
     /// Likes a post.
     pub async fn like(&self, user: &User, post: &str) -> bool {
         let path = format!("/timeline/api/posts/{post}/like");
-        self.call(Action::Like, Method::PUT, &path, Some(user), None).await.is_some()
+        self.call(Action::Like, Method::PUT, &path, Some(user), None)
+            .await
+            .is_some()
     }
 
     /// Comments on a post.
     pub async fn comment(&self, user: &User, post: &str, text: &str) -> bool {
         let path = format!("/timeline/api/posts/{post}/comments");
-        self.call(Action::Comment, Method::POST, &path, Some(user), Some(json!({ "content": text }))).await.is_some()
+        self.call(
+            Action::Comment,
+            Method::POST,
+            &path,
+            Some(user),
+            Some(json!({ "content": text })),
+        )
+        .await
+        .is_some()
     }
 
     /// Reads something that only the user may see.
     pub async fn read(&self, user: &User, path: &str) -> Option<Value> {
-        self.call(Action::Read, Method::GET, path, Some(user), None).await
+        self.call(Action::Read, Method::GET, path, Some(user), None)
+            .await
     }
 
     /// Makes a request until the platform has time for it; none (and counted) when it cannot be done.
-    async fn call(&self, action: Action, method: Method, path: &str, user: Option<&User>, body: Option<Value>) -> Option<Value> {
+    async fn call(
+        &self,
+        action: Action,
+        method: Method,
+        path: &str,
+        user: Option<&User>,
+        body: Option<Value>,
+    ) -> Option<Value> {
         let url = format!("{}{path}", self.base);
         let mut tries = 0;
         loop {
             tries += 1;
-            let ask = Ask { method: method.clone(), url: &url, token: user.map(|user| user.token.as_str()), body: body.clone() };
+            let ask = Ask {
+                method: method.clone(),
+                url: &url,
+                token: user.map(|user| user.token.as_str()),
+                body: body.clone(),
+            };
             let begun = Instant::now();
             let answer = self.client.send(ask).await;
             let latency = begun.elapsed();
@@ -180,7 +259,13 @@ impl Gateway {
                     tokio::time::sleep(wait.min(Duration::from_secs(RETRY_S_MAX))).await;
                 }
                 answer => {
-                    let done = answer.and_then(|answer| if answer.body.is_empty() { answer.check(&url) } else { answer.json(&url) });
+                    let done = answer.and_then(|answer| {
+                        if answer.body.is_empty() {
+                            answer.check(&url)
+                        } else {
+                            answer.json(&url)
+                        }
+                    });
                     let mut tally = self.tally.borrow_mut();
                     match done {
                         Ok(value) => {
@@ -200,13 +285,20 @@ impl Gateway {
 
 /// Whether the platform asks to come again later.
 fn is_busy(answer: &Answer) -> bool {
-    matches!(answer.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+    matches!(
+        answer.status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+    )
 }
 
 impl Answer {
     /// Null for an answer without a body, where the status is good.
     fn check(&self, url: &str) -> Result<Value> {
-        if self.status.is_success() { Ok(Value::Null) } else { Err(self.refusal(url)) }
+        if self.status.is_success() {
+            Ok(Value::Null)
+        } else {
+            Err(self.refusal(url))
+        }
     }
 }
 

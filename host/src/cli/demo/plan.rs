@@ -61,7 +61,10 @@ impl Popularity {
             sum += (rank as f64).powf(-ZIPF_EXPONENT);
             sum
         });
-        Self { ranked, sums: sums.collect() }
+        Self {
+            ranked,
+            sums: sums.collect(),
+        }
     }
 
     fn draw(&self, random: &mut Random) -> usize {
@@ -103,12 +106,18 @@ impl Plan {
     pub fn new(users: usize, posts: usize, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let popularity = Popularity::new(users, &mut random);
-        let mut plan = Self { users, ..Self::default() };
+        let mut plan = Self {
+            users,
+            ..Self::default()
+        };
         for follower in 0..users {
             plan.add_follows(follower, &popularity, &mut random);
         }
         plan.posts = (0..posts)
-            .map(|_| Post { author: popularity.draw(&mut random), text: words::post(&mut random) })
+            .map(|_| Post {
+                author: popularity.draw(&mut random),
+                text: words::post(&mut random),
+            })
             .collect();
         let followers = plan.followers();
         for post in 0..posts {
@@ -133,7 +142,8 @@ impl Plan {
                 break;
             }
         }
-        self.follows.extend(followed.into_iter().map(|other| (follower, other)));
+        self.follows
+            .extend(followed.into_iter().map(|other| (follower, other)));
     }
 
     /// Likes and comments come from those who see the post.
@@ -148,10 +158,15 @@ impl Plan {
                 likers.push(user);
             }
         }
-        self.likes.extend(likers.into_iter().map(|user| (user, post)));
+        self.likes
+            .extend(likers.into_iter().map(|user| (user, post)));
         for _ in 0..random.below(COMMENTS_MAX.min(followers.len()) + 1) {
             let user = followers[random.below(followers.len())];
-            self.comments.push(Comment { user, post, text: words::comment(random) });
+            self.comments.push(Comment {
+                user,
+                post,
+                text: words::comment(random),
+            });
         }
     }
 
@@ -183,7 +198,11 @@ impl Plan {
             notifications[*followed] += 1;
         }
         let reactions = self.likes.iter().map(|(user, post)| (*user, *post));
-        for (user, post) in reactions.chain(self.comments.iter().map(|comment| (comment.user, comment.post))) {
+        for (user, post) in reactions.chain(
+            self.comments
+                .iter()
+                .map(|comment| (comment.user, comment.post)),
+        ) {
             let author = self.posts[post].author;
             if user != author {
                 notifications[author] += 1;
@@ -198,23 +217,66 @@ mod words {
     use super::Random;
 
     const OPENINGS: &[&str] = &[
-        "Today I learnt that", "Unpopular opinion:", "Note to self:", "It turns out that", "After a long walk:", "Hot take:",
-        "Morning thought:", "Nobody tells you that", "Reminder:", "I keep forgetting that",
+        "Today I learnt that",
+        "Unpopular opinion:",
+        "Note to self:",
+        "It turns out that",
+        "After a long walk:",
+        "Hot take:",
+        "Morning thought:",
+        "Nobody tells you that",
+        "Reminder:",
+        "I keep forgetting that",
     ];
     const SUBJECTS: &[&str] = &[
-        "a queue", "a good test", "the old bridge", "fresh bread", "a small function", "the night train", "a map",
-        "an honest error message", "the sea", "a quiet morning", "the second draft", "a borrowed book",
+        "a queue",
+        "a good test",
+        "the old bridge",
+        "fresh bread",
+        "a small function",
+        "the night train",
+        "a map",
+        "an honest error message",
+        "the sea",
+        "a quiet morning",
+        "the second draft",
+        "a borrowed book",
     ];
     const VERBS: &[&str] = &[
-        "beats", "needs", "explains", "outlives", "deserves", "teaches", "hides", "forgives", "resembles", "rewards",
+        "beats",
+        "needs",
+        "explains",
+        "outlives",
+        "deserves",
+        "teaches",
+        "hides",
+        "forgives",
+        "resembles",
+        "rewards",
     ];
     const OBJECTS: &[&str] = &[
-        "patience", "a clever plan", "every meeting", "good coffee", "a second look", "the whole weather", "any framework",
-        "a long holiday", "kindness", "the first impression",
+        "patience",
+        "a clever plan",
+        "every meeting",
+        "good coffee",
+        "a second look",
+        "the whole weather",
+        "any framework",
+        "a long holiday",
+        "kindness",
+        "the first impression",
     ];
     const COMMENTS: &[&str] = &[
-        "So true.", "I had not seen it that way.", "Says who?", "Saving this.", "Made my day.", "Now I want to try it.",
-        "My grandmother said the same.", "Source?", "This, a hundred times.", "Could not agree less.",
+        "So true.",
+        "I had not seen it that way.",
+        "Says who?",
+        "Saving this.",
+        "Made my day.",
+        "Now I want to try it.",
+        "My grandmother said the same.",
+        "Source?",
+        "This, a hundred times.",
+        "Could not agree less.",
     ];
 
     fn pick(words: &'static [&'static str], random: &mut Random) -> &'static str {
@@ -223,7 +285,11 @@ mod words {
 
     pub fn post(random: &mut Random) -> String {
         let (opening, subject) = (pick(OPENINGS, random), pick(SUBJECTS, random));
-        format!("{opening} {subject} {} {}.", pick(VERBS, random), pick(OBJECTS, random))
+        format!(
+            "{opening} {subject} {} {}.",
+            pick(VERBS, random),
+            pick(OBJECTS, random)
+        )
     }
 
     pub fn comment(random: &mut Random) -> String {
@@ -233,8 +299,9 @@ mod words {
 
 /// First names, for users who look like some.
 const NAMES: &[&str] = &[
-    "ada", "bo", "cleo", "dara", "eli", "fern", "gil", "hana", "ivo", "juno", "kai", "lea", "mika", "nils", "oda", "pia",
-    "quinn", "rosa", "sol", "tove", "uma", "vera", "wim", "xenia", "yuri", "zoe",
+    "ada", "bo", "cleo", "dara", "eli", "fern", "gil", "hana", "ivo", "juno", "kai", "lea", "mika",
+    "nils", "oda", "pia", "quinn", "rosa", "sol", "tove", "uma", "vera", "wim", "xenia", "yuri",
+    "zoe",
 ];
 
 /// A user's name, which nobody else has: `ada_mfp3k9z1_4`.
@@ -261,18 +328,30 @@ mod tests {
     fn the_same_seed_makes_the_same_plan() {
         assert_eq!(Plan::new(50, 100, 42), Plan::new(50, 100, 42));
         assert_ne!(Plan::new(50, 100, 42), Plan::new(50, 100, 43));
-        assert_eq!(Random::new(0).next(), 0xe220_a839_7b1d_cdaf, "SplitMix64's published first number");
+        assert_eq!(
+            Random::new(0).next(),
+            0xe220_a839_7b1d_cdaf,
+            "SplitMix64's published first number"
+        );
     }
 
     #[test]
     fn nothing_is_done_twice_or_to_oneself() {
         let plan = Plan::new(40, 200, 7);
-        assert!(plan.follows.iter().all(|(follower, followed)| follower != followed));
+        assert!(
+            plan.follows
+                .iter()
+                .all(|(follower, followed)| follower != followed)
+        );
         let distinct: BTreeSet<_> = plan.follows.iter().collect();
         assert_eq!(distinct.len(), plan.follows.len());
         let distinct: BTreeSet<_> = plan.likes.iter().collect();
         assert_eq!(distinct.len(), plan.likes.len());
-        assert!(plan.likes.iter().all(|(user, post)| *user != plan.posts[*post].author));
+        assert!(
+            plan.likes
+                .iter()
+                .all(|(user, post)| *user != plan.posts[*post].author)
+        );
         assert_eq!(plan.posts.len(), 200);
     }
 
@@ -283,7 +362,10 @@ mod tests {
         counts.sort_unstable_by(|a, b| b.cmp(a));
         let all: usize = counts.iter().sum();
         let first_tenth: usize = counts[..50].iter().sum();
-        assert!(first_tenth * 2 > all, "a tenth of the users has {first_tenth} of {all} followers");
+        assert!(
+            first_tenth * 2 > all,
+            "a tenth of the users has {first_tenth} of {all} followers"
+        );
     }
 
     #[test]
@@ -291,9 +373,22 @@ mod tests {
         let plan = Plan {
             users: 3,
             follows: vec![(1, 0), (2, 0), (0, 1)],
-            posts: vec![Post { author: 0, text: "a".into() }, Post { author: 1, text: "b".into() }],
+            posts: vec![
+                Post {
+                    author: 0,
+                    text: "a".into(),
+                },
+                Post {
+                    author: 1,
+                    text: "b".into(),
+                },
+            ],
             likes: vec![(1, 0)],
-            comments: vec![Comment { user: 2, post: 0, text: "c".into() }],
+            comments: vec![Comment {
+                user: 2,
+                post: 0,
+                text: "c".into(),
+            }],
         };
         assert_eq!(plan.deliveries(), [1, 1, 1]);
         // User 0: one delivery, two follows, a like, a comment. User 1: one delivery, one follow. User 2: one delivery.
@@ -312,6 +407,9 @@ mod tests {
         let names: BTreeSet<String> = (0..1_000).map(|user| username("mfp3k9z1", user)).collect();
         assert_eq!(names.len(), 1_000);
         assert!(names.iter().all(|name| (3..=32).contains(&name.len())));
-        assert_eq!((display_name(0).as_str(), display_name(26).as_str()), ("Ada", "Ada 2"));
+        assert_eq!(
+            (display_name(0).as_str(), display_name(26).as_str()),
+            ("Ada", "Ada 2")
+        );
     }
 }

@@ -54,9 +54,15 @@ impl Figures {
         if self.errors > 0 {
             Some(format!("{} requests failed", self.errors))
         } else if self.deliveries_seen != self.deliveries_expected {
-            Some(format!("{} of {} deliveries were seen", self.deliveries_seen, self.deliveries_expected))
+            Some(format!(
+                "{} of {} deliveries were seen",
+                self.deliveries_seen, self.deliveries_expected
+            ))
         } else if self.notifications_seen != self.notifications_expected {
-            Some(format!("{} of {} notifications were seen", self.notifications_seen, self.notifications_expected))
+            Some(format!(
+                "{} of {} notifications were seen",
+                self.notifications_seen, self.notifications_expected
+            ))
         } else {
             None
         }
@@ -70,12 +76,26 @@ fn quantile_ms(latencies: &Histogram<u64>, quantile: f64) -> f64 {
 
 /// The figures for people.
 pub fn figures(figures: &Figures, done: &Done, tally: &Tally, style: Style) -> String {
-    let requests: u64 = Action::COUNTED.iter().filter_map(|action| tally.of(*action)).map(Histogram::len).sum();
+    let requests: u64 = Action::COUNTED
+        .iter()
+        .filter_map(|action| tally.of(*action))
+        .map(Histogram::len)
+        .sum();
     let seconds = done.took.as_secs_f64();
-    let mut table = Table::new(&["", "REQUESTS", "P50 ms", "P95 ms", "P99 ms"], &[1, 2, 3, 4], style);
+    let mut table = Table::new(
+        &["", "REQUESTS", "P50 ms", "P95 ms", "P99 ms"],
+        &[1, 2, 3, 4],
+        style,
+    );
     let row = |name: &str, latencies: &Histogram<u64>| {
         let at = |quantile| format!("{:.1}", quantile_ms(latencies, quantile));
-        [name.to_owned(), latencies.len().to_string(), at(0.50), at(0.95), at(0.99)]
+        [
+            name.to_owned(),
+            latencies.len().to_string(),
+            at(0.50),
+            at(0.95),
+            at(0.99),
+        ]
     };
     for action in Action::COUNTED {
         if let Some(latencies) = tally.of(action) {
@@ -85,7 +105,11 @@ pub fn figures(figures: &Figures, done: &Done, tally: &Tally, style: Style) -> S
     table.row(row("all but register", &tally.all()));
     let reached = |seen: usize, expected: usize| {
         let text = format!("{seen} of {expected}");
-        if seen == expected { style.green(&text) } else { style.red(&text) }
+        if seen == expected {
+            style.green(&text)
+        } else {
+            style.red(&text)
+        }
     };
     format!(
         "{} users, {} follows, {} posts, {} likes, {} comments in {} ({:.0} requests a second)\n\n{}\n\n\
@@ -105,26 +129,71 @@ pub fn figures(figures: &Figures, done: &Done, tally: &Tally, style: Style) -> S
 
 /// Shows a home timeline, an inbox and the analytics.
 pub async fn show(gateway: &Gateway, done: &Done, style: Style) {
-    let names: HashMap<&str, String> =
-        done.users.iter().enumerate().map(|(at, user)| (user.id.as_str(), display_name(at))).collect();
+    let names: HashMap<&str, String> = done
+        .users
+        .iter()
+        .enumerate()
+        .map(|(at, user)| (user.id.as_str(), display_name(at)))
+        .collect();
     let followers: Vec<usize> = done.plan.followers().iter().map(Vec::len).collect();
-    let (Some(popular), Some(reader)) = (most(&followers), most(&done.plan.deliveries())) else { return };
-    if let Some(page) = gateway.read(&done.users[reader], &format!("/timeline/api/timeline/home?limit={SHOWN}")).await {
-        print(&format!("\n{}", style.bold(&format!("{}'s home timeline", display_name(reader)))));
+    let (Some(popular), Some(reader)) = (most(&followers), most(&done.plan.deliveries())) else {
+        return;
+    };
+    if let Some(page) = gateway
+        .read(
+            &done.users[reader],
+            &format!("/timeline/api/timeline/home?limit={SHOWN}"),
+        )
+        .await
+    {
+        print(&format!(
+            "\n{}",
+            style.bold(&format!("{}'s home timeline", display_name(reader)))
+        ));
         items(&page).for_each(|post| print(&timeline_line(post, &names, style)));
     }
-    if let Some(page) = gateway.read(&done.users[popular], &format!("/herald/api/notifications?limit={SHOWN}")).await {
-        let title = format!("{}'s notifications ({} followers)", display_name(popular), followers[popular]);
+    if let Some(page) = gateway
+        .read(
+            &done.users[popular],
+            &format!("/herald/api/notifications?limit={SHOWN}"),
+        )
+        .await
+    {
+        let title = format!(
+            "{}'s notifications ({} followers)",
+            display_name(popular),
+            followers[popular]
+        );
         print(&format!("\n{}", style.bold(&title)));
         items(&page).for_each(|notification| print(&notification_line(notification, &names)));
     }
-    if let Some(ranking) = gateway.read(&done.users[reader], &format!("/pulse/api/stats/top-posts?limit={SHOWN}")).await {
-        print(&format!("\n{}", style.bold("Top posts of the last 24 hours")));
+    if let Some(ranking) = gateway
+        .read(
+            &done.users[reader],
+            &format!("/pulse/api/stats/top-posts?limit={SHOWN}"),
+        )
+        .await
+    {
+        print(&format!(
+            "\n{}",
+            style.bold("Top posts of the last 24 hours")
+        ));
         items(&ranking).for_each(|post| print(&ranking_line(post, done, &names)));
     }
-    if let Some(summary) = gateway.read(&done.users[reader], "/pulse/api/stats/summary").await {
-        let counts = summary.as_object().into_iter().flatten().map(|(name, count)| format!("{name} {count}"));
-        print(&format!("\n{} {}", style.bold("The platform so far:"), counts.collect::<Vec<_>>().join(", ")));
+    if let Some(summary) = gateway
+        .read(&done.users[reader], "/pulse/api/stats/summary")
+        .await
+    {
+        let counts = summary
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, count)| format!("{name} {count}"));
+        print(&format!(
+            "\n{} {}",
+            style.bold("The platform so far:"),
+            counts.collect::<Vec<_>>().join(", ")
+        ));
     }
 }
 
@@ -138,12 +207,22 @@ fn items(page: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn name<'a>(id: &Value, names: &'a HashMap<&str, String>) -> &'a str {
-    id.as_str().and_then(|id| names.get(id)).map_or("somebody", String::as_str)
+    id.as_str()
+        .and_then(|id| names.get(id))
+        .map_or("somebody", String::as_str)
 }
 
 fn timeline_line(post: &Value, names: &HashMap<&str, String>, style: Style) -> String {
-    let counts = format!("({} likes, {} comments)", post["likeCount"], post["commentCount"]);
-    format!("  {}: {} {}", name(&post["authorId"], names), post["content"].as_str().unwrap_or_default(), style.dim(&counts))
+    let counts = format!(
+        "({} likes, {} comments)",
+        post["likeCount"], post["commentCount"]
+    );
+    format!(
+        "  {}: {} {}",
+        name(&post["authorId"], names),
+        post["content"].as_str().unwrap_or_default(),
+        style.dim(&counts)
+    )
 }
 
 fn notification_line(notification: &Value, names: &HashMap<&str, String>) -> String {
@@ -151,16 +230,27 @@ fn notification_line(notification: &Value, names: &HashMap<&str, String>) -> Str
     match notification["type"].as_str().unwrap_or_default() {
         "follow" => format!("  {who} follows you"),
         "like" => format!("  {who} likes your post"),
-        "comment" => format!("  {who} commented: {}", notification["body"].as_str().unwrap_or_default()),
+        "comment" => format!(
+            "  {who} commented: {}",
+            notification["body"].as_str().unwrap_or_default()
+        ),
         "new_post" => format!("  {who} wrote a post"),
         other => format!("  {other} from {who}"),
     }
 }
 
 fn ranking_line(post: &Value, done: &Done, names: &HashMap<&str, String>) -> String {
-    let at = done.posts.iter().position(|id| post["postId"] == id.as_str());
+    let at = done
+        .posts
+        .iter()
+        .position(|id| post["postId"] == id.as_str());
     let text = at.map_or("(of another run)", |at| done.plan.posts[at].text.as_str());
-    format!("  {} likes, {} comments  {}: {text}", post["likes"], post["comments"], name(&post["authorId"], names))
+    format!(
+        "  {} likes, {} comments  {}: {text}",
+        post["likes"],
+        post["comments"],
+        name(&post["authorId"], names)
+    )
 }
 
 #[cfg(test)]
@@ -187,19 +277,54 @@ mod tests {
     #[test]
     fn too_much_is_as_wrong_as_too_little() {
         assert_eq!(sound().fault(), None);
-        assert!(Figures { deliveries_seen: 2, ..sound() }.fault().is_some());
-        assert!(Figures { notifications_seen: 1, ..sound() }.fault().is_some_and(|fault| fault.contains("1 of 2")));
-        assert!(Figures { errors: 3, ..sound() }.fault().is_some_and(|fault| fault.contains('3')));
+        assert!(
+            Figures {
+                deliveries_seen: 2,
+                ..sound()
+            }
+            .fault()
+            .is_some()
+        );
+        assert!(
+            Figures {
+                notifications_seen: 1,
+                ..sound()
+            }
+            .fault()
+            .is_some_and(|fault| fault.contains("1 of 2"))
+        );
+        assert!(
+            Figures {
+                errors: 3,
+                ..sound()
+            }
+            .fault()
+            .is_some_and(|fault| fault.contains('3'))
+        );
     }
 
     #[test]
     fn the_object_has_the_agreed_members() {
         let json = serde_json::to_value(sound()).unwrap();
-        let mut members: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut members: Vec<&str> = json
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
         members.sort_unstable();
         let agreed = [
-            "deliveries_expected", "deliveries_seen", "errors", "follows", "notifications_expected", "notifications_seen",
-            "p50_ms", "p95_ms", "p99_ms", "posts", "users",
+            "deliveries_expected",
+            "deliveries_seen",
+            "errors",
+            "follows",
+            "notifications_expected",
+            "notifications_seen",
+            "p50_ms",
+            "p95_ms",
+            "p99_ms",
+            "posts",
+            "users",
         ];
         assert_eq!(members, agreed);
     }
@@ -207,8 +332,14 @@ mod tests {
     #[test]
     fn lines_read_well() {
         let names = HashMap::from([("1", "Ada".to_owned())]);
-        assert_eq!(notification_line(&json!({ "type": "follow", "actorId": "1" }), &names), "  Ada follows you");
-        assert_eq!(notification_line(&json!({ "type": "x", "actorId": "9" }), &names), "  x from somebody");
+        assert_eq!(
+            notification_line(&json!({ "type": "follow", "actorId": "1" }), &names),
+            "  Ada follows you"
+        );
+        assert_eq!(
+            notification_line(&json!({ "type": "x", "actorId": "9" }), &names),
+            "  x from somebody"
+        );
         assert_eq!(most(&[1, 3, 3]), Some(1));
         assert_eq!(most(&[]), None);
     }

@@ -39,29 +39,59 @@ pub struct Arrived {
 }
 
 /// Carries the plan out, step by step, `concurrency` requests at a time.
-pub async fn act(gateway: &Gateway, plan: &Plan, run: &str, concurrency: usize, bar: &ProgressBar) -> Result<Done> {
+pub async fn act(
+    gateway: &Gateway,
+    plan: &Plan,
+    run: &str,
+    concurrency: usize,
+    bar: &ProgressBar,
+) -> Result<Done> {
     let begun = Instant::now();
-    bar.set_length((plan.users + plan.follows.len() + plan.posts.len() + plan.likes.len() + plan.comments.len()) as u64);
+    bar.set_length(
+        (plan.users
+            + plan.follows.len()
+            + plan.posts.len()
+            + plan.likes.len()
+            + plan.comments.len()) as u64,
+    );
     let all = |step: &'static str| bar.set_message(step);
 
     all("users");
     let password = format!("the tour {run} through the platform");
     let password = password.as_str();
     let register = |user: usize| async move {
-        (user, gateway.register(&username(run, user), &display_name(user), password).await)
+        (
+            user,
+            gateway
+                .register(&username(run, user), &display_name(user), password)
+                .await,
+        )
     };
     let mut users = together(0..plan.users, register, concurrency, bar).await;
     users.sort_by_key(|(user, _)| *user);
     let users: Vec<User> = users.into_iter().filter_map(|(_, user)| user).collect();
     if users.len() < plan.users {
-        let told = gateway.tally.borrow().told.first().cloned().unwrap_or_default();
-        return Err(CliError::failed(format!("only {} of {} users could be registered: {told}", users.len(), plan.users)));
+        let told = gateway
+            .tally
+            .borrow()
+            .told
+            .first()
+            .cloned()
+            .unwrap_or_default();
+        return Err(CliError::failed(format!(
+            "only {} of {} users could be registered: {told}",
+            users.len(),
+            plan.users
+        )));
     }
     let users_ref = &users;
 
     all("follows");
     let follow = |(from, to): (usize, usize)| async move {
-        gateway.follow(&users_ref[from], &users_ref[to]).await.then_some((from, to))
+        gateway
+            .follow(&users_ref[from], &users_ref[to])
+            .await
+            .then_some((from, to))
     };
     let follows = together(plan.follows.iter().copied(), follow, concurrency, bar).await;
 
@@ -78,7 +108,10 @@ pub async fn act(gateway: &Gateway, plan: &Plan, run: &str, concurrency: usize, 
     all("likes");
     let like = |(user, post): (usize, usize)| async move {
         let id = ids_ref[post].as_deref()?;
-        gateway.like(&users_ref[user], id).await.then_some((user, post))
+        gateway
+            .like(&users_ref[user], id)
+            .await
+            .then_some((user, post))
     };
     let likes = together(plan.likes.iter().copied(), like, concurrency, bar).await;
 
@@ -86,7 +119,10 @@ pub async fn act(gateway: &Gateway, plan: &Plan, run: &str, concurrency: usize, 
     let comment = |at: usize| async move {
         let comment = &plan.comments[at];
         let id = ids_ref[comment.post].as_deref()?;
-        gateway.comment(&users_ref[comment.user], id, &comment.text).await.then(|| comment.clone())
+        gateway
+            .comment(&users_ref[comment.user], id, &comment.text)
+            .await
+            .then(|| comment.clone())
     };
     let comments = together(0..plan.comments.len(), comment, concurrency, bar).await;
 
@@ -98,17 +134,32 @@ pub async fn act(gateway: &Gateway, plan: &Plan, run: &str, concurrency: usize, 
         comments: comments.into_iter().flatten().collect(),
     };
     let (plan, posts) = acknowledged(done, ids);
-    Ok(Done { users, plan, posts, took: begun.elapsed() })
+    Ok(Done {
+        users,
+        plan,
+        posts,
+        took: begun.elapsed(),
+    })
 }
 
 /// Does something with each item, `concurrency` at a time; the answers come in any order.
-async fn together<I, F, Fut>(items: I, act: F, concurrency: usize, bar: &ProgressBar) -> Vec<Fut::Output>
+async fn together<I, F, Fut>(
+    items: I,
+    act: F,
+    concurrency: usize,
+    bar: &ProgressBar,
+) -> Vec<Fut::Output>
 where
     I: IntoIterator,
     F: Fn(I::Item) -> Fut,
     Fut: Future,
 {
-    stream::iter(items).map(act).buffer_unordered(concurrency).inspect(|_| bar.inc(1)).collect().await
+    stream::iter(items)
+        .map(act)
+        .buffer_unordered(concurrency)
+        .inspect(|_| bar.inc(1))
+        .collect()
+        .await
 }
 
 /// Leaves out the posts that were not acknowledged, and numbers the others anew.
@@ -123,27 +174,49 @@ fn acknowledged(mut plan: Plan, ids: Vec<Option<String>>) -> (Plan, Vec<String>)
         })
         .collect();
     let mut kept = ids.iter();
-    plan.posts.retain(|_| kept.next().is_some_and(Option::is_some));
-    plan.likes = plan.likes.into_iter().filter_map(|(user, post)| Some((user, numbers[post]?))).collect();
-    plan.comments.retain_mut(|comment| numbers[comment.post].map(|number| comment.post = number).is_some());
+    plan.posts
+        .retain(|_| kept.next().is_some_and(Option::is_some));
+    plan.likes = plan
+        .likes
+        .into_iter()
+        .filter_map(|(user, post)| Some((user, numbers[post]?)))
+        .collect();
+    plan.comments.retain_mut(|comment| {
+        numbers[comment.post]
+            .map(|number| comment.post = number)
+            .is_some()
+    });
     (plan, ids.into_iter().flatten().collect())
 }
 
 /// Looks again and again until everything has arrived or `patience` ends; then looks once more at everything, so that
 /// what arrived twice shows too.
-pub async fn wait(gateway: &Gateway, done: &Done, patience: Duration, concurrency: usize, bar: &ProgressBar) -> Arrived {
+pub async fn wait(
+    gateway: &Gateway,
+    done: &Done,
+    patience: Duration,
+    concurrency: usize,
+    bar: &ProgressBar,
+) -> Arrived {
     let (deliveries, notifications) = (done.plan.deliveries(), done.plan.notifications());
     let expected: usize = deliveries.iter().chain(&notifications).sum();
     bar.reset();
     bar.set_length(expected as u64);
     bar.set_message("arriving");
     let ours: HashSet<&str> = done.posts.iter().map(String::as_str).collect();
-    let look = Look { gateway, users: &done.users, ours: &ours, concurrency };
+    let look = Look {
+        gateway,
+        users: &done.users,
+        ours: &ours,
+        concurrency,
+    };
     let deadline = Instant::now() + patience;
     let mut seen = vec![(0, 0); done.users.len()];
     let mut pause_ms = LOOK_MS;
     loop {
-        let lacking = |user: &usize| seen[*user].0 < deliveries[*user] || seen[*user].1 < notifications[*user];
+        let lacking = |user: &usize| {
+            seen[*user].0 < deliveries[*user] || seen[*user].1 < notifications[*user]
+        };
         let waiting: Vec<usize> = (0..done.users.len()).filter(lacking).collect();
         if waiting.is_empty() || Instant::now() >= deadline {
             break;
@@ -173,7 +246,13 @@ impl Look<'_> {
     /// Counts posts of others and notifications of some users.
     async fn at(&self, wanted: &[usize], seen: &mut [(usize, usize)]) {
         let counts = stream::iter(wanted.iter().copied())
-            .map(|user| async move { (user, self.home(&self.users[user]).await, self.inbox(&self.users[user]).await) })
+            .map(|user| async move {
+                (
+                    user,
+                    self.home(&self.users[user]).await,
+                    self.inbox(&self.users[user]).await,
+                )
+            })
             .buffer_unordered(self.concurrency);
         let counts: Vec<_> = counts.collect().await;
         for (user, home, inbox) in counts {
@@ -186,10 +265,17 @@ impl Look<'_> {
         let mut count = 0;
         let mut cursor = String::new();
         loop {
-            let page = self.gateway.read(user, &format!("/timeline/api/timeline/home?limit={PAGE}{cursor}")).await?;
+            let page = self
+                .gateway
+                .read(
+                    user,
+                    &format!("/timeline/api/timeline/home?limit={PAGE}{cursor}"),
+                )
+                .await?;
             let items = page["items"].as_array()?;
             let is_delivery = |post: &&Value| {
-                post["authorId"] != user.id.as_str() && post["id"].as_str().is_some_and(|id| self.ours.contains(id))
+                post["authorId"] != user.id.as_str()
+                    && post["id"].as_str().is_some_and(|id| self.ours.contains(id))
             };
             count += items.iter().filter(is_delivery).count();
             match page["nextCursor"].as_str() {
@@ -200,8 +286,13 @@ impl Look<'_> {
     }
 
     async fn inbox(&self, user: &User) -> Option<usize> {
-        let answer = self.gateway.read(user, "/herald/api/notifications/unread-count").await?;
-        answer["unread"].as_u64().and_then(|unread| usize::try_from(unread).ok())
+        let answer = self
+            .gateway
+            .read(user, "/herald/api/notifications/unread-count")
+            .await?;
+        answer["unread"]
+            .as_u64()
+            .and_then(|unread| usize::try_from(unread).ok())
     }
 }
 
@@ -212,8 +303,15 @@ mod tests {
 
     #[test]
     fn what_was_not_acknowledged_is_not_expected() {
-        let post = |author| Post { author, text: String::new() };
-        let comment = |post| Comment { user: 1, post, text: String::new() };
+        let post = |author| Post {
+            author,
+            text: String::new(),
+        };
+        let comment = |post| Comment {
+            user: 1,
+            post,
+            text: String::new(),
+        };
         let plan = Plan {
             users: 2,
             follows: vec![(1, 0)],
@@ -222,9 +320,18 @@ mod tests {
             comments: vec![comment(0), comment(2)],
         };
         let (plan, ids) = acknowledged(plan, vec![Some("a".into()), None, Some("c".into())]);
-        assert_eq!((plan.posts.len(), ids), (2, vec!["a".to_owned(), "c".to_owned()]));
+        assert_eq!(
+            (plan.posts.len(), ids),
+            (2, vec!["a".to_owned(), "c".to_owned()])
+        );
         assert_eq!(plan.likes, [(1, 1)]);
-        assert_eq!(plan.comments.iter().map(|comment| comment.post).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(
+            plan.comments
+                .iter()
+                .map(|comment| comment.post)
+                .collect::<Vec<_>>(),
+            [0, 1]
+        );
         assert_eq!(plan.deliveries(), [0, 2]);
     }
 }
