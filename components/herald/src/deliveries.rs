@@ -7,7 +7,6 @@ use exprsn_sdk::prelude::*;
 use exprsn_sdk::sql::{ToValue, Tx};
 
 use crate::endpoints;
-use crate::ids::Id;
 use crate::model::{Delivery, Status};
 use crate::webhook;
 

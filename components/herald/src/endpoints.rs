@@ -6,9 +6,7 @@ use exprsn_sdk::prelude::*;
 use exprsn_sdk::sql::Tx;
 
 use crate::deliveries;
-use crate::ids::Id;
 use crate::model::{ENDPOINTS_MAX, EVERY_TYPE, Endpoint, EndpointEdit, NewEndpoint};
-use crate::once::{Once, once};
 use crate::{address, webhook};
 
 /// The name of the key in the host.

@@ -4,7 +4,6 @@ use exprsn_sdk::prelude::*;
 use exprsn_sdk::sql::ToValue;
 use serde_json::Map;
 
-use crate::ids::Id;
 use crate::model::{Changed, Kind, Notification, UnreadCount};
 
 /// The columns of a `Row`.

@@ -6,11 +6,9 @@
 mod address;
 mod deliveries;
 mod endpoints;
-mod ids;
 mod inbox;
 mod model;
 mod notify;
-mod once;
 mod preferences;
 mod quiet;
 mod reactions;

@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 
+use exprsn_sdk::Id;
 use garde::Validate;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-use crate::ids::Id;
 
 /// Users that one bulk request may name.
 pub const BULK_USERS_MAX: usize = 10_000;

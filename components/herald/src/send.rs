@@ -2,10 +2,8 @@
 
 use exprsn_sdk::prelude::*;
 
-use crate::ids::Id;
 use crate::model::{Bulk, Send, Sent};
 use crate::notify::{Message, notify};
-use crate::once::{Once, once};
 
 /// Notifies one user.
 pub async fn send(

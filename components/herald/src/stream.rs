@@ -9,7 +9,6 @@ use std::collections::{HashSet, VecDeque};
 use exprsn_sdk::ids::uuid_v7_at;
 use exprsn_sdk::prelude::*;
 
-use crate::ids::Id;
 use crate::inbox;
 use crate::model::{Channel, Notification, Preferences};
 use crate::notify::channel_of;

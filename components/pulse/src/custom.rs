@@ -6,7 +6,6 @@ use serde_json::{Map, Value};
 
 use crate::apply;
 use crate::effects;
-use crate::once::{Once, once};
 
 /// Different names of custom events; each is a metric of its own.
 const NAMES_MAX: i64 = 1_000;

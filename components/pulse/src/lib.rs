@@ -5,8 +5,6 @@
 mod apply;
 mod custom;
 mod effects;
-mod ids;
-mod once;
 mod stats;
 mod subscribers;
 mod upkeep;

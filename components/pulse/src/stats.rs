@@ -4,7 +4,6 @@ use exprsn_sdk::prelude::*;
 
 use crate::custom::is_name;
 use crate::effects::{CUSTOM_PREFIX, METRICS};
-use crate::ids::Id;
 use crate::window::{HOUR_MS, HOURS_MAX, Window, hour_of};
 
 /// Entries of a ranking, where the query does not say.

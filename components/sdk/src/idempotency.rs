@@ -5,11 +5,13 @@
 
 use std::fmt::Write;
 use std::future::Future;
+use std::marker::PhantomData;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::openapi::Operation;
 use crate::problem::{Problem, Result};
 use crate::response::{IntoResponse, Response};
 use crate::time::now_ms;
@@ -81,6 +83,41 @@ where
         return Ok(response);
     }
     slot.keep(response).await
+}
+
+/// The answer of the first time, whether just made or kept; the OpenAPI document describes it as an `R`.
+pub struct Once<R> {
+    response: Response,
+    answer: PhantomData<R>,
+}
+
+impl<R: IntoResponse> IntoResponse for Once<R> {
+    fn into_response(self) -> Response {
+        self.response
+    }
+
+    fn describe(operation: &mut Operation<'_>) {
+        R::describe(operation);
+    }
+}
+
+/// Does `work` once per key, caller and content: [`idempotent`] with a typed answer.
+pub async fn once<R, C, W>(
+    key: &IdempotencyKey,
+    caller: &Caller,
+    content: &C,
+    work: W,
+) -> Result<Once<R>>
+where
+    R: IntoResponse,
+    C: Serialize + ?Sized,
+    W: Future<Output = Result<R>>,
+{
+    let response = idempotent(key, caller, &fingerprint(content), || work).await?;
+    Ok(Once {
+        response,
+        answer: PhantomData,
+    })
 }
 
 struct Slot<'a> {

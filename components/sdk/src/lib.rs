@@ -82,6 +82,7 @@ mod handler;
 mod headers;
 pub mod health;
 pub mod http;
+mod id;
 pub mod idempotency;
 pub mod ids;
 pub mod log;
@@ -114,6 +115,7 @@ pub use futures_util::future::{Either, LocalBoxFuture, join, join_all, select};
 pub use futures_util::{StreamExt, stream};
 pub use handler::Handler;
 pub use headers::Headers;
+pub use id::{ID_BYTES_MAX, Id};
 pub use problem::{Document as ProblemDocument, FieldError, PROBLEM_JSON, Problem, Result};
 pub use queue::Jobs;
 pub use request::Request;
@@ -134,14 +136,14 @@ pub mod prelude {
     pub use crate::extract::{
         AnyJson, Caller, Form, FromRequest, IdempotencyKey, Path, Permission, Query, User,
     };
-    pub use crate::idempotency::{fingerprint, idempotent};
+    pub use crate::idempotency::{Once, fingerprint, idempotent, once};
     pub use crate::ids::{random_bytes, random_token, uuid_v7};
     pub use crate::page::{Page, PageQuery};
     pub use crate::queue::{Job, JobError, JobOptions, JobResult, Jobs};
     pub use crate::response::{Accepted, Created, Html, Json, NoContent, Redirect, Text};
     pub use crate::time::{now_ms, now_s, sleep_ms};
     pub use crate::{
-        Body, FieldError, Headers, IntoResponse, Method, Problem, Request, Response, Result,
+        Body, FieldError, Headers, Id, IntoResponse, Method, Problem, Request, Response, Result,
         Router, Sse, SseEvent, StatusCode, Stream, StreamExt, ca, cache, config, events, http, log,
         metrics, params, platform, queue, spawn, sql,
     };

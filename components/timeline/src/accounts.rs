@@ -6,7 +6,6 @@
 use exprsn_sdk::prelude::*;
 use exprsn_sdk::sql::{ToValue, Tx};
 
-use crate::ids::Id;
 use crate::model::Account;
 
 /// A user's counters, and how the caller and they stand.

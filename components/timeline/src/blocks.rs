@@ -2,7 +2,6 @@
 
 use exprsn_sdk::prelude::*;
 
-use crate::ids::Id;
 use crate::model::{BlockState, Member};
 use crate::{accounts, follows};
 

@@ -3,9 +3,7 @@
 use exprsn_sdk::prelude::*;
 use exprsn_sdk::sql::Tx;
 
-use crate::ids::Id;
 use crate::model::{Comment, NewComment};
-use crate::once::{Once, once};
 use crate::posts::{self, NOT_BLOCKED};
 
 /// Lists the comments on a post, without those of people whom the reader and they have blocked.

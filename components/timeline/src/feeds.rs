@@ -5,7 +5,6 @@ use exprsn_sdk::prelude::*;
 use exprsn_sdk::sql::ToValue;
 
 use crate::accounts;
-use crate::ids::Id;
 use crate::model::Post;
 use crate::posts::{NOT_BLOCKED, POST_COLUMNS};
 

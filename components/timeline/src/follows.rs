@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use exprsn_sdk::prelude::*;
 use exprsn_sdk::sql::{ToValue, Tx};
 
-use crate::ids::Id;
 use crate::model::{BulkFollow, BulkFollowed, FOLLOWING_MAX, FollowState, Member};
 use crate::{accounts, home};
 

@@ -11,10 +11,8 @@ mod fanout;
 mod feeds;
 mod follows;
 mod home;
-mod ids;
 mod likes;
 mod model;
-mod once;
 mod posts;
 
 use exprsn_sdk::prelude::*;

@@ -3,7 +3,6 @@
 use exprsn_sdk::prelude::*;
 use exprsn_sdk::sql::Tx;
 
-use crate::ids::Id;
 use crate::model::{LikeState, Member};
 use crate::posts::{self, NOT_BLOCKED};
 

@@ -1,10 +1,9 @@
 //! What the timeline takes and gives: bodies, answers and the data of its events.
 
+use exprsn_sdk::Id;
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use crate::ids::Id;
 
 /// Longest post, in characters.
 pub const POST_CHARS_MAX: usize = 5_000;

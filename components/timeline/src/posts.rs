@@ -4,9 +4,7 @@ use exprsn_sdk::prelude::*;
 use exprsn_sdk::sql::Tx;
 
 use crate::fanout;
-use crate::ids::Id;
 use crate::model::{NewPost, Post, PostEdit, Reach, Revision};
-use crate::once::{Once, once};
 
 /// The columns of `Post`, from `posts p` with the reader as `$1`.
 pub const POST_COLUMNS: &str = "p.id, p.author_id, p.content, p.revision, p.like_count, p.comment_count, p.created_at, p.updated_at, \

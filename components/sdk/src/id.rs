@@ -1,4 +1,4 @@
-//! Ids as they come from outside: checked once at the edge, harmless ever after.
+//! Ids of things as they come from outside: checked once at the edge, harmless ever after.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Longest id in bytes; a UUID has 36.
 pub const ID_BYTES_MAX: usize = 128;
 
-/// The id of a user, a post or a comment: 1 to 128 of `A-Z a-z 0-9 . _ ~ : @ -`.
+/// The id of a user or a thing: 1 to 128 of `A-Z a-z 0-9 . _ ~ : @ -`.
 ///
 /// Users' ids are the subjects of CA tokens, so they need not be UUIDs. What does not fit the pattern names nothing here.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
