@@ -100,7 +100,10 @@ async fn call(view: &ServiceView) -> Probe {
         }
         Err(http::Error::Denied) => Probe::NotAsked,
         Err(http::Error::Timeout) => Probe::Failed(format!("it did not answer within {limit} ms")),
-        Err(error) => Probe::Failed(error.to_string()),
+        Err(error) => {
+            log::debug!("a health check came to nobody", service = view.name, error = error);
+            Probe::Failed("nobody answers at its address".to_owned())
+        }
     }
 }
 
