@@ -7,6 +7,7 @@
 //! **Invariant:** no private key and no token leaves this module but as a file that only the host's user can read; none
 //! is ever logged.
 
+mod admission;
 pub mod authorise;
 pub mod certificate;
 pub mod claims;
@@ -37,7 +38,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use ledger::{Ledger, Remembered};
-use pki::{Certificate, LeafRequest, Pki};
+use pki::{Certificate, Pki};
 use ring::{KeyRing, Rotation};
 use serde::Deserialize;
 use std::{
@@ -46,7 +47,7 @@ use std::{
     sync::Arc,
 };
 use tokio::sync::watch;
-use wasmtime::{Result, bail, ensure, error::Context as _, format_err};
+use wasmtime::{Result, error::Context as _, format_err};
 
 /// The service that decides; its bytes are pinned.
 pub const CA_SERVICE: &str = "exprsn-ca";
@@ -122,14 +123,33 @@ impl Authority {
     pub fn open_with(data: &Path, trust_domain: &str, options: &Options) -> Result<Arc<Self>> {
         let now_s = clock::now_s();
         let folder = data.join("ca");
-        let pki = Pki::open(&folder, trust_domain, now_s).context("opening the certificate authority")?;
-        let rotation = Rotation { after_s: i64::from(options.token_key_days) * DAY_S, keep_s: tokens::LIFETIME_S_MAX };
-        let ring = KeyRing::open_rotating(&folder.join("tokens"), Algorithm::EdDsa, rotation, now_s)
-            .context("opening the keys that sign tokens")?;
+        let pki =
+            Pki::open(&folder, trust_domain, now_s).context("opening the certificate authority")?;
+        let rotation = Rotation {
+            after_s: i64::from(options.token_key_days) * DAY_S,
+            keep_s: tokens::LIFETIME_S_MAX,
+        };
+        let ring =
+            KeyRing::open_rotating(&folder.join("tokens"), Algorithm::EdDsa, rotation, now_s)
+                .context("opening the keys that sign tokens")?;
         let (ledger, remembered) = Ledger::open(&data.join("host.db"), now_s)?;
-        let issuer = if options.issuer.is_empty() { format!("https://ca.{trust_domain}") } else { options.issuer.clone() };
-        let tokens = Tokens::new(issuer, ring, ledger.clone(), &remembered, options.token_cache_bytes_max, now_s)?;
-        let Remembered { revoked_certificates, .. } = remembered;
+        let issuer = if options.issuer.is_empty() {
+            format!("https://ca.{trust_domain}")
+        } else {
+            options.issuer.clone()
+        };
+        let tokens = Tokens::new(
+            issuer,
+            ring,
+            ledger.clone(),
+            &remembered,
+            options.token_cache_bytes_max,
+            now_s,
+        )?;
+        let Remembered {
+            revoked_certificates,
+            ..
+        } = remembered;
         let authority = Arc::new(Self {
             data: data.to_owned(),
             options: options.clone(),
@@ -192,15 +212,26 @@ impl Authority {
     }
 
     /// Whether `principal` has `permission` on `path` of `service`. Pure; decided on the normal form of the path.
-    pub fn authorise(&self, principal: &Principal, service: &ServiceName, path: &str, permission: Permission) -> Result<(), Denial> {
-        authorise::authorise(principal, service, path, permission, |authority| self.tokens.resolve(authority))
+    pub fn authorise(
+        &self,
+        principal: &Principal,
+        service: &ServiceName,
+        path: &str,
+        permission: Permission,
+    ) -> Result<(), Denial> {
+        authorise::authorise(principal, service, path, permission, |authority| {
+            self.tokens.resolve(authority)
+        })
     }
 
     /// Writes `<data>/operator.token`, with which whoever can read it may do everything for a day.
     pub fn write_operator_token(&self, now_s: i64) -> Result<()> {
         let claims = Claims {
             id: String::new(),
-            subject: Subject { kind: PrincipalKind::Operator, name: "local".to_owned() },
+            subject: Subject {
+                kind: PrincipalKind::Operator,
+                name: "local".to_owned(),
+            },
             audience: Vec::new(),
             resources: vec!["*".to_owned()],
             permissions: Permission::ALL.into_iter().collect::<Permissions>(),
@@ -210,123 +241,11 @@ impl Authority {
             uses_max: None,
             extra: serde_json::Map::new(),
         };
-        let (token, _) = self.tokens.mint(claims, now_s).map_err(|error| format_err!("cannot mint the operator's token: {error}"))?;
+        let (token, _) = self
+            .tokens
+            .mint(claims, now_s)
+            .map_err(|error| format_err!("cannot mint the operator's token: {error}"))?;
         file::replace(&self.data.join(OPERATOR_TOKEN_FILE), token.as_bytes())
-    }
-
-    // === Components ===
-
-    /// Admits a component version with its approved grants (JSON), and returns the certificate under which it runs.
-    ///
-    /// The certificate of an earlier start is kept while bytes, version and grants are the same and more than a third of
-    /// its life is left. Refused are bytes whose certificate was revoked, and exprsn-ca with other bytes than pinned.
-    pub async fn admit(&self, service: &ServiceName, version: &str, digest: &str, grants: &str) -> Result<ComponentCertificate> {
-        let now_s = clock::now_s();
-        let bytes = from_hex(digest).filter(|bytes| bytes.len() == 32).context("the digest is not SHA-256 in hexadecimal")?;
-        if service.as_str() == CA_SERVICE {
-            self.check_pin(service, digest, now_s).await?;
-        }
-        ensure!(
-            !self.ledger.was_revoked(service.as_str(), digest).await?,
-            "{service} is not admitted: the certificate of exactly this component (sha256:{digest}) was revoked; install another build of it"
-        );
-        if let Some(certificate) = self.still_good(service, version, digest, grants, now_s).await? {
-            return Ok(certificate);
-        }
-        let issued = self.issue(service, version, bytes, grants, now_s).await?;
-        let certificate = self.verify(service, digest, &issued.pem)?;
-        let admission = Admission {
-            service: service.to_string(),
-            version: version.to_owned(),
-            digest: digest.to_owned(),
-            grants: grants.to_owned(),
-            certificate: issued,
-            live: true,
-        };
-        self.ledger.admit(admission, now_s).await?;
-        tracing::info!(%service, version, digest, serial = %certificate.serial, "admitted");
-        Ok(certificate)
-    }
-
-    /// Whether a certificate lets the component with this digest run as `service`. The error is the one reason.
-    pub fn verify(&self, service: &ServiceName, digest: &str, pem: &str) -> Result<ComponentCertificate, CertificateFault> {
-        let certificate = ComponentCertificate::parse(pem, &self.pki.intermediate().pem)?;
-        certificate.check(&self.spiffe_id(service), digest, self.is_revoked(&certificate.serial), clock::now_s())?;
-        Ok(certificate)
-    }
-
-    /// All admissions that are remembered, newest first.
-    pub async fn admissions(&self) -> Result<Vec<Admission>> {
-        Ok(self.ledger.admissions().await?)
-    }
-
-    /// Whether a certificate is revoked. Memory only: cheap enough for every invocation.
-    pub fn is_revoked(&self, serial: &str) -> bool {
-        self.revoked.load().contains(serial)
-    }
-
-    /// Changes whenever certificates are revoked: whoever runs components looks with [`Authority::is_revoked`].
-    pub fn revocations(&self) -> watch::Receiver<u64> {
-        self.revocations.subscribe()
-    }
-
-    /// Signs a revocation list and enforces it: from its return on no certificate in it is good.
-    ///
-    /// Serial numbers accumulate: one that a later list omits stays revoked. `None` if `number` does not exceed the
-    /// last list's, in which case nothing is signed.
-    pub async fn sign_crl(&self, number: u64, revoked: Vec<(String, i64)>, next_update_s: i64) -> Result<Option<String>> {
-        ensure!(revoked.len() <= REVOKED_CERTIFICATES_MAX, "a revocation list holds at most {REVOKED_CERTIFICATES_MAX} certificates");
-        let now_s = clock::now_s();
-        let (pki, entries) = (self.pki.clone(), revoked.clone());
-        let pem = tokio::task::spawn_blocking(move || pki.sign_crl(number, &entries, next_update_s, now_s)).await??;
-        let serials: Vec<String> = revoked.iter().map(|(serial, _)| serial.clone()).collect();
-        if !self.ledger.revoke_certificates(number, revoked).await? {
-            return Ok(None);
-        }
-        self.revoked.rcu(|known| known.iter().chain(&serials).cloned().collect::<HashSet<_>>());
-        self.revocations.send_replace(number);
-        Ok(Some(pem))
-    }
-
-    async fn check_pin(&self, service: &ServiceName, digest: &str, now_s: i64) -> Result<()> {
-        let pinned = self.ledger.pin(service.as_str(), digest, false, now_s).await?;
-        if pinned == digest {
-            return Ok(());
-        }
-        if self.options.pin == Pin::Strict {
-            bail!(
-                "{service} has changed: it is pinned to sha256:{pinned}, and its component is sha256:{digest}; if you \
-                 changed it, start once with `pin = \"follow\"` under [capability.ca] in platform.toml"
-            );
-        }
-        tracing::warn!(%service, pinned, digest, "the pinned component has changed and is pinned anew");
-        self.ledger.pin(service.as_str(), digest, true, now_s).await?;
-        Ok(())
-    }
-
-    /// The certificate of an earlier start, if it is good for the same admission and not due for renewal.
-    async fn still_good(&self, service: &ServiceName, version: &str, digest: &str, grants: &str, now_s: i64) -> Result<Option<ComponentCertificate>> {
-        let Some(admission) = self.ledger.live(service.as_str()).await? else { return Ok(None) };
-        let certificate = match self.verify(service, digest, &admission.certificate.pem) {
-            Ok(certificate) => certificate,
-            Err(fault) => {
-                tracing::info!(%service, reason = %fault, "another certificate is needed");
-                return Ok(None);
-            }
-        };
-        let due = now_s >= certificate.not_after - i64::from(self.options.certificate_days) * DAY_S / 3;
-        let same = certificate.version == version && certificate.grants == grants;
-        Ok((same && !due).then_some(certificate))
-    }
-
-    async fn issue(&self, service: &ServiceName, version: &str, digest: Vec<u8>, grants: &str, now_s: i64) -> Result<Certificate> {
-        let (pki, service, version, grants) = (self.pki.clone(), service.clone(), version.to_owned(), grants.to_owned());
-        let days = i64::from(self.options.certificate_days.max(1));
-        tokio::task::spawn_blocking(move || {
-            let request = LeafRequest { service: service.as_str(), version: &version, digest: &digest, grants: &grants, days };
-            pki.issue(request, now_s).with_context(|| format!("issuing the certificate of {service}"))
-        })
-        .await?
     }
 }
 
@@ -343,7 +262,12 @@ fn hex(bytes: &[u8]) -> String {
 /// The bytes behind an even number of hexadecimal digits.
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let whole = text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    whole.then(|| (0..text.len()).step_by(2).filter_map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect())
+    whole.then(|| {
+        (0..text.len())
+            .step_by(2)
+            .filter_map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
+            .collect()
+    })
 }
 
 #[cfg(test)]

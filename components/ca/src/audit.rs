@@ -65,17 +65,34 @@ pub struct After {
 /// Adds an entry within the transaction that does what it tells of.
 ///
 /// Where the end of the log is not as it was sealed, an entry says so first: whatever is written later, that stays.
-pub async fn append(tx: &Tx, actor: &str, action: &str, subject: &str, details: &Value) -> Result<()> {
+pub async fn append(
+    tx: &Tx,
+    actor: &str,
+    action: &str,
+    subject: &str,
+    details: &Value,
+) -> Result<()> {
     // The update takes the head's lock, so entries get their places one after the other on either engine.
     let text = "UPDATE audit_head SET seq = seq WHERE only_row = 1 RETURNING seq, hash, seal";
     let sealed: Sealed = tx
         .query_one_as(text, params![])
         .await?
         .ok_or_else(|| Problem::fault("the audit log has no head", "table audit_head is empty"))?;
-    let mut head = Head { seq: sealed.seq, hash: sealed.hash };
+    let mut head = Head {
+        seq: sealed.seq,
+        hash: sealed.hash,
+    };
     if sealed.seal != seal(&head).await? {
         log::error!("the audit log was shortened or rewritten", seq = head.seq);
-        head = write(tx, &head, "host", TAMPERED, "audit", &json!({ "seq": head.seq, "hash": head.hash })).await?;
+        head = write(
+            tx,
+            &head,
+            "host",
+            TAMPERED,
+            "audit",
+            &json!({ "seq": head.seq, "hash": head.hash }),
+        )
+        .await?;
     }
     head = write(tx, &head, actor, action, subject, details).await?;
     let seal = seal(&head).await?;
@@ -85,7 +102,14 @@ pub async fn append(tx: &Tx, actor: &str, action: &str, subject: &str, details: 
 }
 
 /// Writes the entry that follows `head`.
-async fn write(tx: &Tx, head: &Head, actor: &str, action: &str, subject: &str, details: &Value) -> Result<Head> {
+async fn write(
+    tx: &Tx,
+    head: &Head,
+    actor: &str,
+    action: &str,
+    subject: &str,
+    details: &Value,
+) -> Result<Head> {
     let entry = Entry {
         seq: head.seq + 1,
         at: now_ms(),
@@ -109,7 +133,10 @@ async fn write(tx: &Tx, head: &Head, actor: &str, action: &str, subject: &str, d
         entry.hash
     ];
     tx.execute(&text, values).await?;
-    Ok(Head { seq: entry.seq, hash: entry.hash })
+    Ok(Head {
+        seq: entry.seq,
+        hash: entry.hash,
+    })
 }
 
 /// The seal that belongs to an end of the log; that of the empty log is empty.
@@ -117,7 +144,9 @@ async fn seal(head: &Head) -> Result<String> {
     if head.seq == 0 {
         return Ok(String::new());
     }
-    Ok(chain::hex(&ca::hmac(SEAL_KEY, format!("{}:{}", head.seq, head.hash)).await?))
+    Ok(chain::hex(
+        &ca::hmac(SEAL_KEY, format!("{}:{}", head.seq, head.hash)).await?,
+    ))
 }
 
 /// `GET /api/audit`
@@ -159,41 +188,88 @@ pub async fn verify(range: Query<After>) -> Result<Json<Verification>> {
         }
     }
     let checked = head.seq - after;
-    Ok(Json(Verification { valid: true, checked, broken_at: None, reason: None, next_after: Some(head.seq) }))
+    Ok(Json(Verification {
+        valid: true,
+        checked,
+        broken_at: None,
+        reason: None,
+        next_after: Some(head.seq),
+    }))
 }
 
 /// The end of what precedes the part to check; none if there is no such entry.
 async fn start(after: i64) -> Result<Option<Head>> {
     if after == 0 {
-        return Ok(Some(Head { seq: 0, hash: GENESIS.to_owned() }));
+        return Ok(Some(Head {
+            seq: 0,
+            hash: GENESIS.to_owned(),
+        }));
     }
     Ok(sql::query_one_as("SELECT seq, hash FROM audit WHERE seq = $1", params![after]).await?)
 }
 
 /// Compares the last entry with the sealed end of the log.
 async fn at_end(last: &Head, after: i64) -> Result<Verification> {
-    let sealed: Option<Sealed> = sql::query_one_as("SELECT seq, hash, seal FROM audit_head WHERE only_row = 1", params![]).await?;
+    let sealed: Option<Sealed> = sql::query_one_as(
+        "SELECT seq, hash, seal FROM audit_head WHERE only_row = 1",
+        params![],
+    )
+    .await?;
     let checked = last.seq - after;
     let Some(sealed) = sealed else {
-        return Ok(broken(checked, last.seq + 1, "the end of the log is not sealed"));
+        return Ok(broken(
+            checked,
+            last.seq + 1,
+            "the end of the log is not sealed",
+        ));
     };
     // An entry may have been added since the last one was read.
     if sealed.seq > last.seq && start(last.seq + 1).await?.is_some() {
-        return Ok(Verification { valid: true, checked, broken_at: None, reason: None, next_after: Some(last.seq) });
+        return Ok(Verification {
+            valid: true,
+            checked,
+            broken_at: None,
+            reason: None,
+            next_after: Some(last.seq),
+        });
     }
     if sealed.seq != last.seq || sealed.hash != last.hash {
-        return Ok(broken(checked, last.seq + 1, "entries at the end are missing"));
+        return Ok(broken(
+            checked,
+            last.seq + 1,
+            "entries at the end are missing",
+        ));
     }
     if sealed.seal != seal(last).await? {
-        return Ok(broken(checked, last.seq, "the end of the log was rewritten: its seal is not the host's"));
+        return Ok(broken(
+            checked,
+            last.seq,
+            "the end of the log was rewritten: its seal is not the host's",
+        ));
     }
     let text = "SELECT min(seq) FROM audit WHERE action = $1";
     match sql::scalar::<Option<i64>>(text, params![TAMPERED]).await? {
-        Some(seq) => Ok(broken(checked, seq, "the log was shortened or rewritten before this entry")),
-        None => Ok(Verification { valid: true, checked, broken_at: None, reason: None, next_after: None }),
+        Some(seq) => Ok(broken(
+            checked,
+            seq,
+            "the log was shortened or rewritten before this entry",
+        )),
+        None => Ok(Verification {
+            valid: true,
+            checked,
+            broken_at: None,
+            reason: None,
+            next_after: None,
+        }),
     }
 }
 
 fn broken(checked: i64, at: i64, reason: &str) -> Verification {
-    Verification { valid: false, checked: checked.max(0), broken_at: Some(at), reason: Some(reason.to_owned()), next_after: None }
+    Verification {
+        valid: false,
+        checked: checked.max(0),
+        broken_at: Some(at),
+        reason: Some(reason.to_owned()),
+        next_after: None,
+    }
 }

@@ -37,7 +37,15 @@ impl Entry {
         let mut hasher = Sha256::new();
         hasher.update(DOMAIN);
         let (seq, at) = (self.seq.to_string(), self.at.to_string());
-        for field in [&seq, &at, &self.actor, &self.action, &self.subject, &self.details, &self.previous_hash] {
+        for field in [
+            &seq,
+            &at,
+            &self.actor,
+            &self.action,
+            &self.subject,
+            &self.details,
+            &self.previous_hash,
+        ] {
             hasher.update((field.len() as u64).to_be_bytes());
             hasher.update(field.as_bytes());
         }
@@ -66,7 +74,10 @@ pub fn check(before: &Head, entries: &[Entry]) -> Result<Head, (i64, &'static st
         if entry.hash != entry.computed_hash() {
             return Err((seq, "the entry was changed"));
         }
-        head = Head { seq, hash: entry.hash.clone() };
+        head = Head {
+            seq,
+            hash: entry.hash.clone(),
+        };
     }
     Ok(head)
 }
@@ -81,13 +92,18 @@ mod tests {
     use super::*;
 
     fn start() -> Head {
-        Head { seq: 0, hash: GENESIS.to_owned() }
+        Head {
+            seq: 0,
+            hash: GENESIS.to_owned(),
+        }
     }
 
     fn log(length: i64) -> Vec<Entry> {
         let mut entries: Vec<Entry> = Vec::new();
         for seq in 1..=length {
-            let previous_hash = entries.last().map_or(GENESIS.to_owned(), |entry| entry.hash.clone());
+            let previous_hash = entries
+                .last()
+                .map_or(GENESIS.to_owned(), |entry| entry.hash.clone());
             let entry = Entry {
                 seq,
                 at: 1_000 + seq,
@@ -142,7 +158,11 @@ mod tests {
     #[test]
     fn fields_cannot_flow_into_each_other() {
         let entry = &log(1)[0];
-        let moved = Entry { actor: "operator:localt".into(), action: "oken.issued".into(), ..entry.clone() };
+        let moved = Entry {
+            actor: "operator:localt".into(),
+            action: "oken.issued".into(),
+            ..entry.clone()
+        };
         assert_ne!(moved.computed_hash(), entry.computed_hash());
     }
 }

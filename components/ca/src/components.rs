@@ -49,7 +49,9 @@ pub struct Components {
 /// `GET /api/components`
 pub async fn list() -> Result<Json<Components>> {
     let components = record().await?;
-    Ok(Json(Components { items: components.into_iter().map(view).collect() }))
+    Ok(Json(Components {
+        items: components.into_iter().map(view).collect(),
+    }))
 }
 
 fn view(component: Component) -> ComponentView {
@@ -76,11 +78,24 @@ pub async fn record() -> Result<Vec<Component>> {
     let known: HashSet<String> = store::serials().await?.into_iter().collect();
     for (kind, certificate) in [("root", &root), ("intermediate", &intermediate)] {
         if !known.contains(&certificate.serial) {
-            record_one(&NewCertificate { kind, certificate, component: None }, "certificate.issued", &json!({ "kind": kind })).await?;
+            record_one(
+                &NewCertificate {
+                    kind,
+                    certificate,
+                    component: None,
+                },
+                "certificate.issued",
+                &json!({ "kind": kind }),
+            )
+            .await?;
         }
     }
     // The host lists the newest first; the log tells things in the order of their happening.
-    for component in components.iter().rev().filter(|component| !known.contains(&component.certificate.serial)) {
+    for component in components
+        .iter()
+        .rev()
+        .filter(|component| !known.contains(&component.certificate.serial))
+    {
         let new = NewCertificate {
             kind: "component",
             certificate: &component.certificate,

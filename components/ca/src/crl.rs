@@ -50,7 +50,10 @@ impl IntoResponse for Crl {
             Format::Der => (DER, der(&self.pem)),
         };
         match body {
-            Some(body) => Response::ok().header("content-type", media_type).header("vary", "accept").body(body),
+            Some(body) => Response::ok()
+                .header("content-type", media_type)
+                .header("vary", "accept")
+                .body(body),
             None => Problem::fault("the revocation list cannot be read", "not PEM").into_response(),
         }
     }
@@ -64,13 +67,27 @@ impl IntoResponse for Crl {
 
 /// `GET /api/crl`
 pub async fn show(headers: Headers, form: Query<Form>) -> Result<Crl> {
-    let asked = if headers.get("accept").is_some_and(|accept| accept.contains("pem")) { Format::Pem } else { Format::Der };
-    Ok(Crl { pem: renew().await?, format: form.format.unwrap_or(asked) })
+    let asked = if headers
+        .get("accept")
+        .is_some_and(|accept| accept.contains("pem"))
+    {
+        Format::Pem
+    } else {
+        Format::Der
+    };
+    Ok(Crl {
+        pem: renew().await?,
+        format: form.format.unwrap_or(asked),
+    })
 }
 
 /// The present list, signed anew if it is about to run out.
 pub async fn renew() -> Result<String> {
-    let present: Option<List> = sql::query_one_as("SELECT pem, next_update FROM revocation_list WHERE only_row = 1", params![]).await?;
+    let present: Option<List> = sql::query_one_as(
+        "SELECT pem, next_update FROM revocation_list WHERE only_row = 1",
+        params![],
+    )
+    .await?;
     if let Some(list) = present.filter(|list| list.next_update - now_s() >= RENEW_S) {
         return Ok(list.pem);
     }
@@ -94,17 +111,35 @@ pub async fn sign(tx: &Tx) -> Result<String> {
     let now = now_s();
     let text = "SELECT serial, revoked_at FROM certificates WHERE revoked_at IS NOT NULL AND not_after > $1 ORDER BY revoked_at, serial";
     let rows: Vec<Row> = tx.query_as(text, params![now]).await?;
-    let revoked = rows.into_iter().map(|row| Revoked { serial: row.serial, at: row.revoked_at }).collect();
-    let pem = authority::sign_crl(u64::try_from(number).unwrap_or_default(), revoked, now + LIFETIME_S).await?;
+    let revoked = rows
+        .into_iter()
+        .map(|row| Revoked {
+            serial: row.serial,
+            at: row.revoked_at,
+        })
+        .collect();
+    let pem = authority::sign_crl(
+        u64::try_from(number).unwrap_or_default(),
+        revoked,
+        now + LIFETIME_S,
+    )
+    .await?;
     let text = "UPDATE revocation_list SET pem = $1, this_update = $2, next_update = $3 WHERE only_row = 1";
-    tx.execute(text, params![pem, now, now + LIFETIME_S]).await?;
+    tx.execute(text, params![pem, now, now + LIFETIME_S])
+        .await?;
     Ok(pem)
 }
 
 /// The bytes within PEM's armour.
 fn der(pem: &str) -> Option<Vec<u8>> {
-    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
-    STANDARD.decode(body.trim()).ok().filter(|der| !der.is_empty())
+    let body: String = pem
+        .lines()
+        .filter(|line| !line.starts_with("-----"))
+        .collect();
+    STANDARD
+        .decode(body.trim())
+        .ok()
+        .filter(|der| !der.is_empty())
 }
 
 #[cfg(test)]
@@ -113,8 +148,14 @@ mod tests {
 
     #[test]
     fn pem_is_unwrapped() {
-        assert_eq!(der("-----BEGIN X509 CRL-----\nAQID\nBAU=\n-----END X509 CRL-----\n"), Some(vec![1, 2, 3, 4, 5]));
+        assert_eq!(
+            der("-----BEGIN X509 CRL-----\nAQID\nBAU=\n-----END X509 CRL-----\n"),
+            Some(vec![1, 2, 3, 4, 5])
+        );
         assert_eq!(der(""), None);
-        assert_eq!(der("-----BEGIN X509 CRL-----\n***\n-----END X509 CRL-----\n"), None);
+        assert_eq!(
+            der("-----BEGIN X509 CRL-----\n***\n-----END X509 CRL-----\n"),
+            None
+        );
     }
 }

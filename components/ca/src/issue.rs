@@ -40,11 +40,18 @@ impl PermissionNames {
     /// The set, or the name that is no permission.
     pub fn into_set(self) -> Result<Permissions, String> {
         let names = match self {
-            Self::Flags(flags) => flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect(),
+            Self::Flags(flags) => flags
+                .into_iter()
+                .filter(|(_, set)| *set)
+                .map(|(name, _)| name)
+                .collect(),
             Self::Names(names) => names,
             Self::One(name) => vec![name],
         };
-        names.into_iter().map(|name| Permissions::named(&name).ok_or(name)).collect()
+        names
+            .into_iter()
+            .map(|name| Permissions::named(&name).ok_or(name))
+            .collect()
     }
 }
 
@@ -131,19 +138,22 @@ impl NewToken {
         let mut claims = Claims::new(subject, now_s, self.expires_in);
         claims.id = id;
         claims.resources = self.resource.into_vec();
-        claims.permissions = self
-            .permissions
-            .into_set()
-            .map_err(|name| Problem::unprocessable("/permissions", format!("`{name}` is no permission")))?;
+        claims.permissions = self.permissions.into_set().map_err(|name| {
+            Problem::unprocessable("/permissions", format!("`{name}` is no permission"))
+        })?;
         claims.audience = self.audience.map(OneOrMany::into_vec).unwrap_or_default();
         claims.uses_max = self.max_uses;
         claims.extra = Value::Object(self.extra.unwrap_or_default()).to_string();
         if claims.permissions.is_empty() {
-            return Err(Problem::unprocessable("/permissions", "must name at least one permission"));
+            return Err(Problem::unprocessable(
+                "/permissions",
+                "must name at least one permission",
+            ));
         }
         for resource in &claims.resources {
-            crate::pattern::ResourcePattern::parse(resource)
-                .map_err(|fault| Problem::unprocessable("/resource", format!("`{resource}`: {fault}")))?;
+            crate::pattern::ResourcePattern::parse(resource).map_err(|fault| {
+                Problem::unprocessable("/resource", format!("`{resource}`: {fault}"))
+            })?;
         }
         Ok(claims)
     }
@@ -161,10 +171,15 @@ pub async fn issue(caller: Caller, Json(new): Json<NewToken>) -> Result<Created<
     let narrowed = !caller.has(Permission::Admin);
     if narrowed {
         if shed {
-            return Err(Problem::forbidden("only an administrator sets `extra`; yours are inherited"));
+            return Err(Problem::forbidden(
+                "only an administrator sets `extra`; yours are inherited",
+            ));
         }
         let resolver = Resolver::present().await;
-        narrowing::check(own, &own_subject, &claims, &|authority| resolver.resolve(authority)).map_err(Problem::forbidden)?;
+        narrowing::check(own, &own_subject, &claims, &|authority| {
+            resolver.resolve(authority)
+        })
+        .map_err(Problem::forbidden)?;
         claims.extra = narrowing::inherited(own);
     }
     let record = TokenRecord {
@@ -172,7 +187,12 @@ pub async fn issue(caller: Caller, Json(new): Json<NewToken>) -> Result<Created<
         subject: claims.subject.clone(),
         audience: claims.audience.clone(),
         resource: claims.resources.clone(),
-        permissions: claims.permissions.names().into_iter().map(str::to_owned).collect(),
+        permissions: claims
+            .permissions
+            .names()
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
         issued_at: now,
         expires_at: claims.expires_at,
         max_uses: claims.uses_max.map(i64::from),
@@ -184,10 +204,25 @@ pub async fn issue(caller: Caller, Json(new): Json<NewToken>) -> Result<Created<
     let token = authority::sign_token(claims).await?;
     let tx = sql::begin().await?;
     store::insert_token(&tx, &record).await?;
-    audit::append(&tx, &record.issued_by, "token.issued", &record.id, &details(&record)).await?;
+    audit::append(
+        &tx,
+        &record.issued_by,
+        "token.issued",
+        &record.id,
+        &details(&record),
+    )
+    .await?;
     tx.commit().await?;
     let location = format!("/api/tokens/{}", record.id);
-    Ok(Created::at(location, Issued { token, token_type: "Bearer", expires_in, record }))
+    Ok(Created::at(
+        location,
+        Issued {
+            token,
+            token_type: "Bearer",
+            expires_in,
+            record,
+        },
+    ))
 }
 
 fn details(record: &TokenRecord) -> Value {
@@ -211,7 +246,10 @@ pub async fn list(page: Query<PageQuery>) -> Result<Json<Page<TokenRecord>>> {
 
 /// `GET /api/tokens/{id}`
 pub async fn show(Path(id): Path<String>) -> Result<Json<TokenRecord>> {
-    store::token(&id).await?.map(Json).ok_or_else(|| Problem::not_found("token", &id))
+    store::token(&id)
+        .await?
+        .map(Json)
+        .ok_or_else(|| Problem::not_found("token", &id))
 }
 
 #[cfg(test)]
@@ -219,36 +257,65 @@ mod tests {
     use super::*;
 
     fn claims(body: Value) -> Result<Claims> {
-        serde_json::from_value::<NewToken>(body).expect("well formed").claims("id-1".into(), "user:7", 1_000)
+        serde_json::from_value::<NewToken>(body)
+            .expect("well formed")
+            .claims("id-1".into(), "user:7", 1_000)
     }
 
     #[test]
     fn both_spellings_of_permissions_are_read() {
         let write = Permissions::WRITE;
-        for spelling in [json!({ "write": true }), json!({ "write": true, "read": false }), json!(["write"]), json!("write")] {
-            let claims = claims(json!({ "subject": "user:1", "resource": "*", "permissions": spelling })).expect("claims");
+        for spelling in [
+            json!({ "write": true }),
+            json!({ "write": true, "read": false }),
+            json!(["write"]),
+            json!("write"),
+        ] {
+            let claims =
+                claims(json!({ "subject": "user:1", "resource": "*", "permissions": spelling }))
+                    .expect("claims");
             assert_eq!(claims.permissions, write);
         }
     }
 
     #[test]
     fn what_is_absent_has_defaults() {
-        let claims = claims(json!({ "resource": ["exprsn-a/*", "exprsn-b/*"], "permissions": ["read"] })).expect("claims");
-        assert_eq!((claims.subject.as_str(), claims.expires_at, claims.uses_max), ("user:7", 1_000 + LIFETIME_S, None));
+        let claims =
+            claims(json!({ "resource": ["exprsn-a/*", "exprsn-b/*"], "permissions": ["read"] }))
+                .expect("claims");
+        assert_eq!(
+            (claims.subject.as_str(), claims.expires_at, claims.uses_max),
+            ("user:7", 1_000 + LIFETIME_S, None)
+        );
         assert_eq!(claims.resources.len(), 2);
         let body = json!({ "resources": "*", "permissions": ["read"], "audience": "exprsn-a", "maxUses": 2, "expiresIn": 5 });
         let given = self::claims(body).expect("claims");
-        assert_eq!((given.audience, given.uses_max, given.expires_at), (vec!["exprsn-a".to_owned()], Some(2), 1_005));
+        assert_eq!(
+            (given.audience, given.uses_max, given.expires_at),
+            (vec!["exprsn-a".to_owned()], Some(2), 1_005)
+        );
     }
 
     #[test]
     fn problems_name_the_field() {
         let check = |body: Value, field: &str| {
             let problem = claims(body).expect_err(field);
-            assert_eq!((problem.status().as_u16(), problem.errors[0].field.as_str()), (422, field));
+            assert_eq!(
+                (problem.status().as_u16(), problem.errors[0].field.as_str()),
+                (422, field)
+            );
         };
-        check(json!({ "resource": "*", "permissions": ["everything"] }), "/permissions");
-        check(json!({ "resource": "*", "permissions": { "write": false } }), "/permissions");
-        check(json!({ "resource": "exprsn-a/../b", "permissions": ["read"] }), "/resource");
+        check(
+            json!({ "resource": "*", "permissions": ["everything"] }),
+            "/permissions",
+        );
+        check(
+            json!({ "resource": "*", "permissions": { "write": false } }),
+            "/permissions",
+        );
+        check(
+            json!({ "resource": "exprsn-a/../b", "permissions": ["read"] }),
+            "/resource",
+        );
     }
 }

@@ -17,7 +17,10 @@ impl<T: DeserializeOwned + JsonSchema> FromRequest for Lenient<T> {
     const TAKES_BODY: bool = true;
 
     async fn from_request(request: &mut Request) -> Result<Self> {
-        let body = Body::from_request(request).await?.bytes(BODY_BYTES_MAX).await?;
+        let body = Body::from_request(request)
+            .await?
+            .bytes(BODY_BYTES_MAX)
+            .await?;
         parse(&body).map(Self)
     }
 
@@ -33,13 +36,18 @@ impl<T: DeserializeOwned + JsonSchema> FromRequest for Lenient<T> {
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     let json = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
     let value = if json {
-        serde_json::from_slice(body).map_err(|error| Problem::bad_request("", format!("malformed JSON: {error}")))?
+        serde_json::from_slice(body)
+            .map_err(|error| Problem::bad_request("", format!("malformed JSON: {error}")))?
     } else {
         form(body)?
     };
     serde_json::from_value(value).map_err(|error| {
         let text = error.to_string();
-        let field = text.split('`').nth(1).filter(|_| text.contains("field `")).map(|name| format!("/{name}"));
+        let field = text
+            .split('`')
+            .nth(1)
+            .filter(|_| text.contains("field `"))
+            .map(|name| format!("/{name}"));
         Problem::unprocessable(field.unwrap_or_default(), text)
     })
 }
@@ -47,7 +55,10 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
 fn form(body: &[u8]) -> Result<Value> {
     let mut members = Map::new();
     for (name, value) in form_urlencoded::parse(body) {
-        if members.insert(name.clone().into_owned(), Value::String(value.into_owned())).is_some() {
+        if members
+            .insert(name.clone().into_owned(), Value::String(value.into_owned()))
+            .is_some()
+        {
             return Err(Problem::bad_request(name, "occurs twice"));
         }
     }
@@ -65,20 +76,33 @@ mod tests {
     }
 
     fn body(token: &str, hint: Option<&str>) -> Body {
-        Body { token: token.into(), hint: hint.map(str::to_owned) }
+        Body {
+            token: token.into(),
+            hint: hint.map(str::to_owned),
+        }
     }
 
     #[test]
     fn json_and_forms_are_read() {
-        assert_eq!(parse::<Body>(br#" {"token": "a.b.c"}"#).ok(), Some(body("a.b.c", None)));
-        assert_eq!(parse::<Body>(b"token=a.b.c&hint=x%20y").ok(), Some(body("a.b.c", Some("x y"))));
+        assert_eq!(
+            parse::<Body>(br#" {"token": "a.b.c"}"#).ok(),
+            Some(body("a.b.c", None))
+        );
+        assert_eq!(
+            parse::<Body>(b"token=a.b.c&hint=x%20y").ok(),
+            Some(body("a.b.c", Some("x y")))
+        );
     }
 
     #[test]
     fn what_is_wrong_is_named() {
         let check = |text: &str, status: u16, field: &str| {
             let problem = parse::<Body>(text.as_bytes()).expect_err(text);
-            assert_eq!((problem.status().as_u16(), problem.errors[0].field.as_str()), (status, field), "{text}");
+            assert_eq!(
+                (problem.status().as_u16(), problem.errors[0].field.as_str()),
+                (status, field),
+                "{text}"
+            );
         };
         check("{", 400, "");
         check("{}", 422, "/token");

@@ -9,7 +9,12 @@ pub type Resolve<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Whether whoever holds a token of `own` may have one of `wanted`: same subject, nothing that `own` lacks, no longer
 /// life. The error says what goes beyond.
-pub fn check(own: &Principal, own_subject: &str, wanted: &Claims, resolve: Resolve<'_>) -> Result<(), String> {
+pub fn check(
+    own: &Principal,
+    own_subject: &str,
+    wanted: &Claims,
+    resolve: Resolve<'_>,
+) -> Result<(), String> {
     if own.token_id.is_none() {
         return Err("only the holder of a token can narrow it".to_owned());
     }
@@ -17,26 +22,36 @@ pub fn check(own: &Principal, own_subject: &str, wanted: &Claims, resolve: Resol
         return Err("a token whose uses are counted cannot be narrowed".to_owned());
     }
     if wanted.subject != own_subject {
-        return Err(format!("the subject must be `{own_subject}`, as in your token"));
+        return Err(format!(
+            "the subject must be `{own_subject}`, as in your token"
+        ));
     }
     if let Some(name) = (wanted.permissions & !own.permissions).names().first() {
         return Err(format!("your token lacks the permission `{name}`"));
     }
-    if let Some(beyond) = wanted.resources.iter().find(|resource| !covered(&own.resources, resource, resolve)) {
+    if let Some(beyond) = wanted
+        .resources
+        .iter()
+        .find(|resource| !covered(&own.resources, resource, resolve))
+    {
         return Err(format!("your token does not cover the resource `{beyond}`"));
     }
     match own.expires_at {
-        Some(expires_at) if wanted.expires_at > expires_at => {
-            Err(format!("your token expires at {expires_at}, and the narrower one must not outlive it"))
-        }
+        Some(expires_at) if wanted.expires_at > expires_at => Err(format!(
+            "your token expires at {expires_at}, and the narrower one must not outlive it"
+        )),
         _ => Ok(()),
     }
 }
 
 /// Whether one of the patterns covers `resource`, itself a pattern.
 pub fn covered(patterns: &[String], resource: &str, resolve: Resolve<'_>) -> bool {
-    let Ok(resource) = ResourcePattern::parse(resource) else { return false };
-    patterns.iter().any(|pattern| ResourcePattern::parse(pattern).is_ok_and(|pattern| pattern.covers(&resource, resolve)))
+    let Ok(resource) = ResourcePattern::parse(resource) else {
+        return false;
+    };
+    patterns.iter().any(|pattern| {
+        ResourcePattern::parse(pattern).is_ok_and(|pattern| pattern.covers(&resource, resolve))
+    })
 }
 
 /// The further claims of a narrower token: those of the token it comes from, so that none is shed.
@@ -92,12 +107,27 @@ mod tests {
             assert!(error.contains(expected), "{error}");
         };
         check(|_, wanted| wanted.subject = "user:1".into(), "subject");
-        check(|_, wanted| wanted.permissions |= Permissions::ADMIN, "`admin`");
+        check(
+            |_, wanted| wanted.permissions |= Permissions::ADMIN,
+            "`admin`",
+        );
         check(|_, wanted| wanted.resources = vec!["*".into()], "`*`");
-        check(|_, wanted| wanted.resources.push("exprsn-herald/*".into()), "exprsn-herald/*");
-        check(|_, wanted| wanted.resources.push("exprsn-timeline/api/x".into()), "exprsn-timeline");
-        check(|_, wanted| wanted.resources.push("http://localhost:3004/api/x".into()), "3004");
-        check(|_, wanted| wanted.resources.push("exprsn-herald/api/../x".into()), "..");
+        check(
+            |_, wanted| wanted.resources.push("exprsn-herald/*".into()),
+            "exprsn-herald/*",
+        );
+        check(
+            |_, wanted| wanted.resources.push("exprsn-timeline/api/x".into()),
+            "exprsn-timeline",
+        );
+        check(
+            |_, wanted| wanted.resources.push("http://localhost:3004/api/x".into()),
+            "3004",
+        );
+        check(
+            |_, wanted| wanted.resources.push("exprsn-herald/api/../x".into()),
+            "..",
+        );
         check(|_, wanted| wanted.expires_at = 2_001, "outlive");
         check(|own, _| own.token_id = None, "holder");
         check(|own, _| own.extra = r#"{"uses":1}"#.into(), "counted");

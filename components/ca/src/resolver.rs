@@ -9,10 +9,18 @@ impl Resolver {
     /// What runs now.
     pub async fn present() -> Self {
         let services = platform::services().await.unwrap_or_else(|error| {
-            log::warn!("the registry cannot be read, so URLs in resources mean nothing", error = format!("{error:?}"));
+            log::warn!(
+                "the registry cannot be read, so URLs in resources mean nothing",
+                error = format!("{error:?}")
+            );
             Vec::new()
         });
-        Self::of(services.into_iter().map(|service| (service.name, service.port)).collect())
+        Self::of(
+            services
+                .into_iter()
+                .map(|service| (service.name, service.port))
+                .collect(),
+        )
     }
 
     fn of(services: Vec<(String, u16)>) -> Self {
@@ -21,10 +29,19 @@ impl Resolver {
 
     /// The service behind `localhost:3014`, `127.0.0.1:3014`, `[::1]:3014` or `exprsn-herald`, with any port.
     pub fn resolve(&self, authority: &str) -> Option<String> {
-        let (host, port) = authority.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).unwrap_or((authority, ""));
-        let local = ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| host.eq_ignore_ascii_case(name));
+        let (host, port) = authority
+            .rsplit_once(':')
+            .filter(|(_, port)| port.parse::<u16>().is_ok())
+            .unwrap_or((authority, ""));
+        let local = ["localhost", "127.0.0.1", "[::1]"]
+            .iter()
+            .any(|name| host.eq_ignore_ascii_case(name));
         let matching = |(name, own): &&(String, u16)| {
-            if local { port.parse() == Ok(*own) } else { host.eq_ignore_ascii_case(name) }
+            if local {
+                port.parse() == Ok(*own)
+            } else {
+                host.eq_ignore_ascii_case(name)
+            }
         };
         self.0.iter().find(matching).map(|(name, _)| name.clone())
     }
@@ -36,7 +53,10 @@ mod tests {
 
     #[test]
     fn authorities_name_services() {
-        let resolver = Resolver::of(vec![("exprsn-herald".into(), 3014), ("exprsn-ca".into(), 3000)]);
+        let resolver = Resolver::of(vec![
+            ("exprsn-herald".into(), 3014),
+            ("exprsn-ca".into(), 3000),
+        ]);
         for (authority, expected) in [
             ("localhost:3014", Some("exprsn-herald")),
             ("LOCALHOST:3000", Some("exprsn-ca")),
@@ -49,7 +69,11 @@ mod tests {
             ("example.org:3014", None),
             ("", None),
         ] {
-            assert_eq!(resolver.resolve(authority).as_deref(), expected, "{authority}");
+            assert_eq!(
+                resolver.resolve(authority).as_deref(),
+                expected,
+                "{authority}"
+            );
         }
     }
 }

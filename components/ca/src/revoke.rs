@@ -26,12 +26,20 @@ pub struct RevocationResult {
 }
 
 /// `POST /api/tokens/revoke`
-pub async fn revoke(caller: Caller, Lenient(body): Lenient<Revocation>) -> Result<Json<RevocationResult>> {
+pub async fn revoke(
+    caller: Caller,
+    Lenient(body): Lenient<Revocation>,
+) -> Result<Json<RevocationResult>> {
     let by = subject_of(&caller.caller);
     let found = match (body.token, body.id) {
         (Some(token), None) => presented(&token).await?,
         (None, Some(id)) => Some(by_id(&caller, &by, &id).await?),
-        _ => return Err(Problem::unprocessable("/token", "name either `token` or `id`")),
+        _ => {
+            return Err(Problem::unprocessable(
+                "/token",
+                "name either `token` or `id`",
+            ));
+        }
     };
     let revoked = match found {
         Some((id, expires_at)) => revoke_family(&id, expires_at, &by).await?,
@@ -51,7 +59,9 @@ async fn by_id(caller: &Caller, by: &str, id: &str) -> Result<(String, i64)> {
     let record = store::token(id).await?;
     let own = record.as_ref().is_some_and(|record| record.subject == by);
     if !caller.has(Permission::Admin) && !own {
-        return Err(Problem::forbidden("by its id you can revoke your own tokens only; present the token itself"));
+        return Err(Problem::forbidden(
+            "by its id you can revoke your own tokens only; present the token itself",
+        ));
     }
     let record = record.ok_or_else(|| Problem::not_found("token", id))?;
     Ok((record.id, record.expires_at))
@@ -63,8 +73,20 @@ async fn revoke_family(id: &str, expires_at: i64, by: &str) -> Result<Vec<String
     let tx = sql::begin().await?;
     let family = store::revoke_tokens(&tx, id, by, now).await?;
     let mut revoked = vec![id.to_owned()];
-    revoked.extend(family.iter().filter(|token| token.id != id).map(|token| token.id.clone()));
-    audit::append(&tx, by, "token.revoked", id, &json!({ "revoked": revoked, "expiresAt": expires_at })).await?;
+    revoked.extend(
+        family
+            .iter()
+            .filter(|token| token.id != id)
+            .map(|token| token.id.clone()),
+    );
+    audit::append(
+        &tx,
+        by,
+        "token.revoked",
+        id,
+        &json!({ "revoked": revoked, "expiresAt": expires_at }),
+    )
+    .await?;
     // In force before it is on record: a failure in between is told to the caller, who asks again.
     ca::revoke(id, expires_at).await?;
     for token in family.iter().filter(|token| token.id != id) {

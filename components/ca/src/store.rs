@@ -47,7 +47,9 @@ impl From<TokenRow> for TokenRecord {
 
 /// Writes a token's record.
 pub async fn insert_token(tx: &Tx, record: &TokenRecord) -> Result<()> {
-    let text = format!("INSERT INTO tokens ({TOKEN_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, NULL, NULL)");
+    let text = format!(
+        "INSERT INTO tokens ({TOKEN_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, NULL, NULL)"
+    );
     let values = params![
         record.id,
         record.subject,
@@ -68,7 +70,8 @@ pub async fn insert_token(tx: &Tx, record: &TokenRecord) -> Result<()> {
 pub async fn tokens(before: Option<&str>, limit: i64) -> Result<Vec<TokenRecord>> {
     // After every hexadecimal digit.
     let before = before.unwrap_or("g");
-    let text = format!("SELECT {TOKEN_COLUMNS} FROM tokens WHERE id < $1 ORDER BY id DESC LIMIT $2");
+    let text =
+        format!("SELECT {TOKEN_COLUMNS} FROM tokens WHERE id < $1 ORDER BY id DESC LIMIT $2");
     let rows: Vec<TokenRow> = sql::query_as(&text, params![before, limit]).await?;
     Ok(rows.into_iter().map(TokenRecord::from).collect())
 }
@@ -76,7 +79,9 @@ pub async fn tokens(before: Option<&str>, limit: i64) -> Result<Vec<TokenRecord>
 /// One token's record.
 pub async fn token(id: &str) -> Result<Option<TokenRecord>> {
     let text = format!("SELECT {TOKEN_COLUMNS} FROM tokens WHERE id = $1");
-    Ok(sql::query_one_as::<TokenRow>(&text, params![id]).await?.map(TokenRecord::from))
+    Ok(sql::query_one_as::<TokenRow>(&text, params![id])
+        .await?
+        .map(TokenRecord::from))
 }
 
 /// A token that has just been revoked.
@@ -99,7 +104,11 @@ pub async fn revoke_tokens(tx: &Tx, id: &str, by: &str, now_s: i64) -> Result<Ve
 
 /// Forgets tokens that expired long ago.
 pub async fn forget_tokens(now_s: i64) -> Result<()> {
-    sql::execute("DELETE FROM tokens WHERE expires_at < $1", params![now_s - TOKENS_KEPT_S]).await?;
+    sql::execute(
+        "DELETE FROM tokens WHERE expires_at < $1",
+        params![now_s - TOKENS_KEPT_S],
+    )
+    .await?;
     Ok(())
 }
 
@@ -168,7 +177,10 @@ pub async fn serials() -> Result<Vec<String>> {
 }
 
 /// Records of certificates, newest first, from before a place in that order on.
-pub async fn certificates(before: Option<(i64, String)>, limit: i64) -> Result<Vec<CertificateRecord>> {
+pub async fn certificates(
+    before: Option<(i64, String)>,
+    limit: i64,
+) -> Result<Vec<CertificateRecord>> {
     let (at, serial) = before.unwrap_or((i64::MAX, String::new()));
     let text = format!(
         "SELECT {CERTIFICATE_COLUMNS} FROM certificates WHERE (recorded_at, serial) < ($1, $2)
@@ -184,7 +196,13 @@ pub async fn certificate(tx: &Tx, serial: &str) -> Result<Option<CertificateReco
 }
 
 /// Marks a certificate as revoked; false if it was before.
-pub async fn revoke_certificate(tx: &Tx, serial: &str, by: &str, reason: Option<&str>, now_s: i64) -> Result<bool> {
+pub async fn revoke_certificate(
+    tx: &Tx,
+    serial: &str,
+    by: &str,
+    reason: Option<&str>,
+    now_s: i64,
+) -> Result<bool> {
     let text = "UPDATE certificates SET revoked_at = $2, revoked_by = $3, reason = $4 WHERE serial = $1 AND revoked_at IS NULL";
     Ok(tx.execute(text, params![serial, now_s, by, reason]).await? == 1)
 }

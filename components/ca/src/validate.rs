@@ -1,6 +1,12 @@
 //! Saying whether a token is good: for anybody, for resource servers, and by publishing the keys.
 
-use crate::{issue::PermissionNames, lenient::Lenient, narrowing::{Resolve, covered}, pattern::ResourcePattern, resolver::Resolver};
+use crate::{
+    issue::PermissionNames,
+    lenient::Lenient,
+    narrowing::{Resolve, covered},
+    pattern::ResourcePattern,
+    resolver::Resolver,
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use exprsn_sdk::{
     ca::{Rejection, authority},
@@ -38,17 +44,35 @@ pub struct Validation {
 pub async fn validate(Lenient(question): Lenient<Question>) -> Result<Json<Validation>> {
     let verdict = ca::verify(&question.token).await?;
     let Some(claims) = verdict.claims else {
-        return Ok(Json(refused(verdict.rejection.unwrap_or(Rejection::Malformed), None)));
+        return Ok(Json(refused(
+            verdict.rejection.unwrap_or(Rejection::Malformed),
+            None,
+        )));
     };
     let said = Some(to_json(&claims));
     if let Some(rejection) = verdict.rejection {
         return Ok(Json(refused(rejection, said)));
     }
     let resolver = Resolver::present().await;
-    let outcome = decide(&claims, question.resource.as_deref(), question.permission, &|authority| resolver.resolve(authority));
+    let outcome = decide(
+        &claims,
+        question.resource.as_deref(),
+        question.permission,
+        &|authority| resolver.resolve(authority),
+    );
     Ok(Json(match outcome {
-        Ok(()) => Validation { valid: true, reason: None, message: None, claims: said },
-        Err((reason, message)) => Validation { valid: false, reason: Some(reason), message: Some(message), claims: said },
+        Ok(()) => Validation {
+            valid: true,
+            reason: None,
+            message: None,
+            claims: said,
+        },
+        Err((reason, message)) => Validation {
+            valid: false,
+            reason: Some(reason),
+            message: Some(message),
+            claims: said,
+        },
     }))
 }
 
@@ -62,7 +86,12 @@ fn refused(rejection: Rejection, claims: Option<Map<String, Value>>) -> Validati
         Rejection::Exhausted => ("exhausted", "the token has been used as often as it may"),
         Rejection::WrongIssuer => ("wrong-issuer", "the token was issued by another authority"),
     };
-    Validation { valid: false, reason: Some(reason), message: Some(message.to_owned()), claims }
+    Validation {
+        valid: false,
+        reason: Some(reason),
+        message: Some(message.to_owned()),
+        claims,
+    }
 }
 
 /// Whether a good token is good for a resource and permissions.
@@ -73,15 +102,25 @@ fn decide(
     resolve: Resolve<'_>,
 ) -> Result<(), (&'static str, String)> {
     if let Some(wanted) = permission {
-        let wanted = wanted.into_set().map_err(|name| ("permission", format!("`{name}` is no permission")))?;
+        let wanted = wanted
+            .into_set()
+            .map_err(|name| ("permission", format!("`{name}` is no permission")))?;
         if let Some(name) = (wanted & !claims.permissions).names().first() {
-            return Err(("permission", format!("the token lacks the permission `{name}`")));
+            return Err((
+                "permission",
+                format!("the token lacks the permission `{name}`"),
+            ));
         }
     }
-    let Some(resource) = resource else { return Ok(()) };
+    let Some(resource) = resource else {
+        return Ok(());
+    };
     ResourcePattern::parse(resource).map_err(|fault| ("resource", fault.to_string()))?;
     if !claims.audience.is_empty() && !in_audience(claims, resource, resolve) {
-        return Err(("resource", format!("the token's audience does not include the service of `{resource}`")));
+        return Err((
+            "resource",
+            format!("the token's audience does not include the service of `{resource}`"),
+        ));
     }
     if covered(&claims.resources, resource, resolve) {
         Ok(())
@@ -129,7 +168,9 @@ pub struct Introspection {
 }
 
 /// `POST /api/tokens/introspect`
-pub async fn introspect(Lenient(question): Lenient<Introspection>) -> Result<exprsn_sdk::extract::AnyJson> {
+pub async fn introspect(
+    Lenient(question): Lenient<Introspection>,
+) -> Result<exprsn_sdk::extract::AnyJson> {
     let verdict = ca::verify(&question.token).await?;
     let (None, Some(claims)) = (verdict.rejection, verdict.claims) else {
         // RFC 7662 §2.2: of a token that is not active nothing else is said.
@@ -141,14 +182,18 @@ pub async fn introspect(Lenient(question): Lenient<Introspection>) -> Result<exp
     if let Some(issuer) = issuer(&question.token) {
         answer.insert("iss".into(), issuer);
     }
-    answer.entry("scope").or_insert_with(|| json!(claims.permissions.names().join(" ")));
+    answer
+        .entry("scope")
+        .or_insert_with(|| json!(claims.permissions.names().join(" ")));
     Ok(exprsn_sdk::extract::AnyJson(Value::Object(answer)))
 }
 
 /// The issuer of a token that was verified.
 fn issuer(token: &str) -> Option<Value> {
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-    serde_json::from_slice::<Map<String, Value>>(&payload).ok()?.remove("iss")
+    serde_json::from_slice::<Map<String, Value>>(&payload)
+        .ok()?
+        .remove("iss")
 }
 
 /// `GET /.well-known/jwks.json`
@@ -175,16 +220,25 @@ mod tests {
         claims
     }
 
-    fn reason(claims: &Claims, resource: Option<&str>, permission: Option<&str>) -> Option<&'static str> {
+    fn reason(
+        claims: &Claims,
+        resource: Option<&str>,
+        permission: Option<&str>,
+    ) -> Option<&'static str> {
         let permission = permission.map(|name| PermissionNames::One(name.to_owned()));
-        decide(claims, resource, permission, &resolve).err().map(|(reason, _)| reason)
+        decide(claims, resource, permission, &resolve)
+            .err()
+            .map(|(reason, _)| reason)
     }
 
     #[test]
     fn resource_and_permission_are_decided_on() {
         let claims = claims();
         assert_eq!(reason(&claims, None, None), None);
-        for good in ["http://localhost:3014/api/notifications/send", "exprsn-herald/api/notifications/send"] {
+        for good in [
+            "http://localhost:3014/api/notifications/send",
+            "exprsn-herald/api/notifications/send",
+        ] {
             assert_eq!(reason(&claims, Some(good), Some("write")), None, "{good}");
         }
         for bad in [
@@ -198,7 +252,10 @@ mod tests {
             assert_eq!(reason(&claims, Some(bad), None), Some("resource"), "{bad}");
         }
         assert_eq!(reason(&claims, None, Some("delete")), Some("permission"));
-        assert_eq!(reason(&claims, None, Some("everything")), Some("permission"));
+        assert_eq!(
+            reason(&claims, None, Some("everything")),
+            Some("permission")
+        );
     }
 
     #[test]
@@ -207,15 +264,24 @@ mod tests {
         claims.resources = vec!["*".into()];
         claims.audience = vec!["exprsn-herald".into()];
         assert_eq!(reason(&claims, Some("http://localhost:3014/x"), None), None);
-        assert_eq!(reason(&claims, Some("exprsn-timeline/x"), None), Some("resource"));
-        assert_eq!(reason(&claims, Some("http://unknown:1/x"), None), Some("resource"));
+        assert_eq!(
+            reason(&claims, Some("exprsn-timeline/x"), None),
+            Some("resource")
+        );
+        assert_eq!(
+            reason(&claims, Some("http://unknown:1/x"), None),
+            Some("resource")
+        );
         claims.audience = vec!["http://localhost:3004".into()];
         assert_eq!(reason(&claims, Some("exprsn-timeline/x"), None), None);
     }
 
     #[test]
     fn the_issuer_is_read_from_the_payload() {
-        let token = format!("h.{}.s", URL_SAFE_NO_PAD.encode(r#"{"iss":"https://ca.test"}"#));
+        let token = format!(
+            "h.{}.s",
+            URL_SAFE_NO_PAD.encode(r#"{"iss":"https://ca.test"}"#)
+        );
         assert_eq!(issuer(&token), Some(json!("https://ca.test")));
         assert_eq!(issuer("nonsense"), None);
     }

@@ -1,6 +1,8 @@
 //! Reading a component's certificate, and deciding whether it lets the component run.
 
-use super::pki::{DER_OCTET_STRING, DER_UTF8_STRING, OID_ARC, OID_DIGEST, OID_GRANTS, OID_VERSION, serial_hex};
+use super::pki::{
+    DER_OCTET_STRING, DER_UTF8_STRING, OID_ARC, OID_DIGEST, OID_GRANTS, OID_VERSION, serial_hex,
+};
 use std::fmt;
 use x509_parser::{
     asn1_rs::{FromDer, Oid},
@@ -36,9 +38,14 @@ pub enum CertificateFault {
     Expired,
     Revoked,
     /// It is another service's.
-    OtherService { certified: String },
+    OtherService {
+        certified: String,
+    },
     /// It was issued for other bytes.
-    OtherDigest { certified: String, found: String },
+    OtherDigest {
+        certified: String,
+        found: String,
+    },
     /// It was issued for other grants.
     OtherGrants,
 }
@@ -47,15 +54,24 @@ impl fmt::Display for CertificateFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(why) => write!(f, "the certificate is malformed: {why}"),
-            Self::OtherAuthority => f.write_str("the certificate was not signed by this host's authority"),
+            Self::OtherAuthority => {
+                f.write_str("the certificate was not signed by this host's authority")
+            }
             Self::NotYetValid => f.write_str("the certificate is not valid yet"),
             Self::Expired => f.write_str("the certificate has expired"),
             Self::Revoked => f.write_str("the certificate is revoked"),
-            Self::OtherService { certified } => write!(f, "the certificate is that of `{certified}`"),
-            Self::OtherDigest { certified, found } => {
-                write!(f, "the component has changed: its digest is {found}, and the certificate was issued for {certified}")
+            Self::OtherService { certified } => {
+                write!(f, "the certificate is that of `{certified}`")
             }
-            Self::OtherGrants => f.write_str("the approved grants differ from those in the certificate"),
+            Self::OtherDigest { certified, found } => {
+                write!(
+                    f,
+                    "the component has changed: its digest is {found}, and the certificate was issued for {certified}"
+                )
+            }
+            Self::OtherGrants => {
+                f.write_str("the approved grants differ from those in the certificate")
+            }
         }
     }
 }
@@ -66,24 +82,40 @@ impl ComponentCertificate {
     /// Reads a certificate and verifies that `issuer_pem` signed it. Validity and revocation are [`Self::check`]'s.
     pub fn parse(pem: &str, issuer_pem: &str) -> Result<Self, CertificateFault> {
         let malformed = CertificateFault::Malformed;
-        let (_, der) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|_| malformed("not PEM"))?;
-        let x509 = der.parse_x509().map_err(|_| malformed("not an X.509 certificate"))?;
-        let (_, issuer) = x509_parser::pem::parse_x509_pem(issuer_pem.as_bytes()).map_err(|_| malformed("no issuer"))?;
+        let (_, der) =
+            x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|_| malformed("not PEM"))?;
+        let x509 = der
+            .parse_x509()
+            .map_err(|_| malformed("not an X.509 certificate"))?;
+        let (_, issuer) = x509_parser::pem::parse_x509_pem(issuer_pem.as_bytes())
+            .map_err(|_| malformed("no issuer"))?;
         let issuer = issuer.parse_x509().map_err(|_| malformed("no issuer"))?;
-        let ours = x509.issuer() == issuer.subject() && x509.verify_signature(Some(issuer.public_key())).is_ok();
+        let ours = x509.issuer() == issuer.subject()
+            && x509.verify_signature(Some(issuer.public_key())).is_ok();
         if !ours {
             return Err(CertificateFault::OtherAuthority);
         }
         if x509.is_ca() {
             return Err(malformed("it is an authority's"));
         }
-        let utf8 = |content: &[u8]| String::from_utf8(content.to_vec()).map_err(|_| malformed("an extension is not UTF-8"));
+        let utf8 = |content: &[u8]| {
+            String::from_utf8(content.to_vec()).map_err(|_| malformed("an extension is not UTF-8"))
+        };
         Ok(Self {
             serial: serial_hex(&x509),
             spiffe_id: spiffe_id(&x509).ok_or(malformed("it has no SPIFFE id"))?,
-            version: utf8(extension(&x509, OID_VERSION, DER_UTF8_STRING).ok_or(malformed("it names no version"))?)?,
-            digest: super::hex(extension(&x509, OID_DIGEST, DER_OCTET_STRING).ok_or(malformed("it has no digest"))?),
-            grants: utf8(extension(&x509, OID_GRANTS, DER_UTF8_STRING).ok_or(malformed("it has no grants"))?)?,
+            version: utf8(
+                extension(&x509, OID_VERSION, DER_UTF8_STRING)
+                    .ok_or(malformed("it names no version"))?,
+            )?,
+            digest: super::hex(
+                extension(&x509, OID_DIGEST, DER_OCTET_STRING)
+                    .ok_or(malformed("it has no digest"))?,
+            ),
+            grants: utf8(
+                extension(&x509, OID_GRANTS, DER_UTF8_STRING)
+                    .ok_or(malformed("it has no grants"))?,
+            )?,
             not_before: x509.validity().not_before.timestamp(),
             not_after: x509.validity().not_after.timestamp(),
             pem: pem.to_owned(),
@@ -91,7 +123,13 @@ impl ComponentCertificate {
     }
 
     /// Whether it lets the component with this digest run as the service with this SPIFFE id.
-    pub fn check(&self, spiffe_id: &str, digest: &str, revoked: bool, now_s: i64) -> Result<(), CertificateFault> {
+    pub fn check(
+        &self,
+        spiffe_id: &str,
+        digest: &str,
+        revoked: bool,
+        now_s: i64,
+    ) -> Result<(), CertificateFault> {
         if revoked {
             return Err(CertificateFault::Revoked);
         }
@@ -102,10 +140,15 @@ impl ComponentCertificate {
             return Err(CertificateFault::Expired);
         }
         if self.spiffe_id != spiffe_id {
-            return Err(CertificateFault::OtherService { certified: self.spiffe_id.clone() });
+            return Err(CertificateFault::OtherService {
+                certified: self.spiffe_id.clone(),
+            });
         }
         if self.digest != digest {
-            return Err(CertificateFault::OtherDigest { certified: self.digest.clone(), found: digest.to_owned() });
+            return Err(CertificateFault::OtherDigest {
+                certified: self.digest.clone(),
+                found: digest.to_owned(),
+            });
         }
         Ok(())
     }
@@ -114,10 +157,14 @@ impl ComponentCertificate {
 /// The certificate's only SPIFFE id, if it has exactly one URI name.
 pub(super) fn spiffe_id(x509: &X509Certificate<'_>) -> Option<String> {
     let names = x509.subject_alternative_name().ok()??;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
+    let mut uris = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
     let id = uris.next().filter(|uri| uri.starts_with("spiffe://"))?;
     uris.next().is_none().then(|| id.to_owned())
 }
@@ -148,7 +195,13 @@ mod tests {
     }
 
     fn request() -> LeafRequest<'static> {
-        LeafRequest { service: "exprsn-notes", version: "1.2.3", digest: &DIGEST, grants: r#"{"sql":{}}"#, days: 90 }
+        LeafRequest {
+            service: "exprsn-notes",
+            version: "1.2.3",
+            digest: &DIGEST,
+            grants: r#"{"sql":{}}"#,
+            days: 90,
+        }
     }
 
     #[test]
@@ -157,27 +210,65 @@ mod tests {
         let issued = pki.issue(request(), NOW).expect("issued");
         assert_eq!(issued.subject, "spiffe://exprsn.test/service/exprsn-notes");
         let leaf = ComponentCertificate::parse(&issued.pem, &pki.intermediate().pem).expect("ours");
-        assert_eq!((leaf.version.as_str(), leaf.grants.as_str()), ("1.2.3", r#"{"sql":{}}"#));
+        assert_eq!(
+            (leaf.version.as_str(), leaf.grants.as_str()),
+            ("1.2.3", r#"{"sql":{}}"#)
+        );
         assert_eq!(leaf.digest, "ab".repeat(32));
-        assert_eq!((leaf.serial.as_str(), leaf.not_after), (issued.serial.as_str(), NOW + 90 * DAY));
+        assert_eq!(
+            (leaf.serial.as_str(), leaf.not_after),
+            (issued.serial.as_str(), NOW + 90 * DAY)
+        );
         // Long grants need DER's long form of lengths.
         let long = format!("{{\"x\":\"{}\"}}", "y".repeat(5_000));
-        let issued = pki.issue(LeafRequest { grants: &long, ..request() }, NOW).expect("issued");
-        assert_eq!(ComponentCertificate::parse(&issued.pem, &pki.intermediate().pem).expect("ours").grants, long);
+        let issued = pki
+            .issue(
+                LeafRequest {
+                    grants: &long,
+                    ..request()
+                },
+                NOW,
+            )
+            .expect("issued");
+        assert_eq!(
+            ComponentCertificate::parse(&issued.pem, &pki.intermediate().pem)
+                .expect("ours")
+                .grants,
+            long
+        );
     }
 
     #[test]
     fn each_refusal_has_its_own_reason() {
         let (_folder, pki) = pki("exprsn.test");
-        let leaf = ComponentCertificate::parse(&pki.issue(request(), NOW).expect("issued").pem, &pki.intermediate().pem).expect("ours");
+        let leaf = ComponentCertificate::parse(
+            &pki.issue(request(), NOW).expect("issued").pem,
+            &pki.intermediate().pem,
+        )
+        .expect("ours");
         let (id, digest) = (pki.spiffe_id("exprsn-notes"), "ab".repeat(32));
         assert_eq!(leaf.check(&id, &digest, false, NOW), Ok(()));
-        assert_eq!(leaf.check(&id, &digest, true, NOW), Err(CertificateFault::Revoked));
-        assert_eq!(leaf.check(&id, &digest, false, NOW + 90 * DAY), Err(CertificateFault::Expired));
-        assert_eq!(leaf.check(&id, &digest, false, NOW - 2 * 60), Err(CertificateFault::NotYetValid));
-        assert!(matches!(leaf.check(&id, &"cd".repeat(32), false, NOW), Err(CertificateFault::OtherDigest { .. })));
+        assert_eq!(
+            leaf.check(&id, &digest, true, NOW),
+            Err(CertificateFault::Revoked)
+        );
+        assert_eq!(
+            leaf.check(&id, &digest, false, NOW + 90 * DAY),
+            Err(CertificateFault::Expired)
+        );
+        assert_eq!(
+            leaf.check(&id, &digest, false, NOW - 2 * 60),
+            Err(CertificateFault::NotYetValid)
+        );
+        assert!(matches!(
+            leaf.check(&id, &"cd".repeat(32), false, NOW),
+            Err(CertificateFault::OtherDigest { .. })
+        ));
         let other = pki.spiffe_id("exprsn-ca");
-        assert!(matches!(leaf.check(&other, &digest, false, NOW), Err(CertificateFault::OtherService { .. })));
+        assert!(matches!(
+            leaf.check(&other, &digest, false, NOW),
+            Err(CertificateFault::OtherService { .. })
+        ));
     }
 
     #[test]
@@ -186,10 +277,22 @@ mod tests {
         let (_theirs, theirs) = pki("exprsn.test");
         let forged = theirs.issue(request(), NOW).expect("issued");
         let parse = |pem: &str| ComponentCertificate::parse(pem, &ours.intermediate().pem);
-        assert_eq!(parse(&forged.pem).err(), Some(CertificateFault::OtherAuthority));
-        assert_eq!(parse(&ours.root().pem).err(), Some(CertificateFault::OtherAuthority));
-        assert_eq!(parse(&ours.intermediate().pem).err(), Some(CertificateFault::OtherAuthority));
-        assert!(matches!(parse("nonsense"), Err(CertificateFault::Malformed(_))));
+        assert_eq!(
+            parse(&forged.pem).err(),
+            Some(CertificateFault::OtherAuthority)
+        );
+        assert_eq!(
+            parse(&ours.root().pem).err(),
+            Some(CertificateFault::OtherAuthority)
+        );
+        assert_eq!(
+            parse(&ours.intermediate().pem).err(),
+            Some(CertificateFault::OtherAuthority)
+        );
+        assert!(matches!(
+            parse("nonsense"),
+            Err(CertificateFault::Malformed(_))
+        ));
     }
 
     #[test]
@@ -200,28 +303,52 @@ mod tests {
         let first = open(NOW);
         let leaf = first.issue(request(), NOW).expect("issued");
         let again = open(NOW + DAY);
-        assert_eq!((again.root(), again.intermediate()), (first.root(), first.intermediate()));
+        assert_eq!(
+            (again.root(), again.intermediate()),
+            (first.root(), first.intermediate())
+        );
 
         let renewed = open(NOW + 1_500 * DAY);
         assert_eq!(renewed.root(), first.root());
         assert_ne!(renewed.intermediate(), first.intermediate());
-        assert!(ComponentCertificate::parse(&leaf.pem, &renewed.intermediate().pem).is_ok(), "its key is the same");
+        assert!(
+            ComponentCertificate::parse(&leaf.pem, &renewed.intermediate().pem).is_ok(),
+            "its key is the same"
+        );
     }
 
     #[test]
     fn a_leaf_verifies_as_tls_clients_verify_it() {
         use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-        use rustls::{RootCertStore, client::{WebPkiServerVerifier, danger::ServerCertVerifier}};
+        use rustls::{
+            RootCertStore,
+            client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+        };
         let (_folder, pki) = pki("exprsn.test");
         let leaf = pki.issue(request(), NOW).expect("issued");
-        let der = |pem: &str| CertificateDer::from(x509_parser::pem::parse_x509_pem(pem.as_bytes()).expect("PEM").1.contents);
+        let der = |pem: &str| {
+            CertificateDer::from(
+                x509_parser::pem::parse_x509_pem(pem.as_bytes())
+                    .expect("PEM")
+                    .1
+                    .contents,
+            )
+        };
         let mut roots = RootCertStore::empty();
         roots.add(der(&pki.root().pem)).expect("a root");
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.into()).build().expect("a verifier");
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.into())
+            .build()
+            .expect("a verifier");
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(NOW as u64));
         let verify = |chain: &[CertificateDer<'static>], name: &'static str| {
-            verifier.verify_server_cert(&der(&leaf.pem), chain, &ServerName::try_from(name).expect("a name"), &[], now)
+            verifier.verify_server_cert(
+                &der(&leaf.pem),
+                chain,
+                &ServerName::try_from(name).expect("a name"),
+                &[],
+                now,
+            )
         };
         verify(&[der(&pki.intermediate().pem)], "exprsn-notes").expect("a good chain");
         assert!(verify(&[der(&pki.intermediate().pem)], "exprsn-ca").is_err());
@@ -232,15 +359,28 @@ mod tests {
     fn revocation_lists_are_signed_and_numbered() {
         let (_folder, pki) = pki("exprsn.test");
         let leaf = pki.issue(request(), NOW).expect("issued");
-        let pem = pki.sign_crl(258, &[(leaf.serial.clone(), NOW)], NOW + DAY, NOW).expect("signed");
+        let pem = pki
+            .sign_crl(258, &[(leaf.serial.clone(), NOW)], NOW + DAY, NOW)
+            .expect("signed");
         let (_, der) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).expect("PEM");
         let (_, crl) = x509_parser::parse_x509_crl(&der.contents).expect("a CRL");
-        let (_, issuer) = x509_parser::pem::parse_x509_pem(pki.intermediate().pem.as_bytes()).expect("PEM");
-        crl.verify_signature(issuer.parse_x509().expect("a certificate").public_key()).expect("its signature");
-        assert_eq!(crl.crl_number().map(|number| number.to_string()).as_deref(), Some("258"));
-        let entries: Vec<_> = crl.iter_revoked_certificates().map(|entry| super::super::hex(entry.raw_serial())).collect();
+        let (_, issuer) =
+            x509_parser::pem::parse_x509_pem(pki.intermediate().pem.as_bytes()).expect("PEM");
+        crl.verify_signature(issuer.parse_x509().expect("a certificate").public_key())
+            .expect("its signature");
+        assert_eq!(
+            crl.crl_number().map(|number| number.to_string()).as_deref(),
+            Some("258")
+        );
+        let entries: Vec<_> = crl
+            .iter_revoked_certificates()
+            .map(|entry| super::super::hex(entry.raw_serial()))
+            .collect();
         assert_eq!(entries, [leaf.serial]);
-        assert!(pki.sign_crl(1, &[("xyz".into(), NOW)], NOW + DAY, NOW).is_err());
+        assert!(
+            pki.sign_crl(1, &[("xyz".into(), NOW)], NOW + DAY, NOW)
+                .is_err()
+        );
         assert!(pki.sign_crl(1, &[], NOW - 1, NOW).is_err());
     }
 }

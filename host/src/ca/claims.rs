@@ -17,8 +17,18 @@ pub const AUDIENCES_MAX: usize = 32;
 pub const EXTRA_BYTES_MAX: usize = 4_096;
 
 /// Names that further claims cannot take.
-const RESERVED: [&str; 10] =
-    ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "resource", "permissions", "uses"];
+const RESERVED: [&str; 10] = [
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "resource",
+    "permissions",
+    "uses",
+];
 
 /// Whom a token is about: `user:<id>`, `service:<name>`, `client:<id>` or `operator:<name>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,10 +41,20 @@ impl Subject {
     /// Parses the claim `sub`.
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, name) = text.split_once(':')?;
-        let kinds = [PrincipalKind::User, PrincipalKind::Service, PrincipalKind::Client, PrincipalKind::Operator];
+        let kinds = [
+            PrincipalKind::User,
+            PrincipalKind::Service,
+            PrincipalKind::Client,
+            PrincipalKind::Operator,
+        ];
         let kind = kinds.into_iter().find(|known| known.as_str() == kind)?;
-        let plain = !name.is_empty() && text.len() <= SUBJECT_BYTES_MAX && !name.chars().any(char::is_control);
-        plain.then(|| Self { kind, name: name.to_owned() })
+        let plain = !name.is_empty()
+            && text.len() <= SUBJECT_BYTES_MAX
+            && !name.chars().any(char::is_control);
+        plain.then(|| Self {
+            kind,
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -65,19 +85,38 @@ pub struct Claims {
 impl Claims {
     /// Checks what the authority signs. The error says which claim is wrong and how.
     pub fn check(&self) -> Result<(), String> {
-        if self.id.is_empty() || self.id.len() > ID_BYTES_MAX || !self.id.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(format!("`id` must be 1 to {ID_BYTES_MAX} printable ASCII characters"));
+        if self.id.is_empty()
+            || self.id.len() > ID_BYTES_MAX
+            || !self.id.bytes().all(|b| b.is_ascii_graphic())
+        {
+            return Err(format!(
+                "`id` must be 1 to {ID_BYTES_MAX} printable ASCII characters"
+            ));
         }
-        if self.audience.len() > AUDIENCES_MAX || self.audience.iter().any(|name| name.is_empty() || name.len() > SUBJECT_BYTES_MAX) {
-            return Err(format!("`audience` must be at most {AUDIENCES_MAX} names of 1 to {SUBJECT_BYTES_MAX} bytes"));
+        if self.audience.len() > AUDIENCES_MAX
+            || self
+                .audience
+                .iter()
+                .any(|name| name.is_empty() || name.len() > SUBJECT_BYTES_MAX)
+        {
+            return Err(format!(
+                "`audience` must be at most {AUDIENCES_MAX} names of 1 to {SUBJECT_BYTES_MAX} bytes"
+            ));
         }
         if self.resources.is_empty() || self.resources.len() > RESOURCES_MAX {
-            return Err(format!("`resources` must be 1 to {RESOURCES_MAX} patterns; `*` is everything"));
+            return Err(format!(
+                "`resources` must be 1 to {RESOURCES_MAX} patterns; `*` is everything"
+            ));
         }
         for resource in &self.resources {
-            ResourcePattern::parse(resource).map_err(|fault| format!("`resources`: `{resource}`: {fault}"))?;
+            ResourcePattern::parse(resource)
+                .map_err(|fault| format!("`resources`: `{resource}`: {fault}"))?;
         }
-        if self.expires_at <= self.not_before || self.expires_at <= self.issued_at || self.issued_at < 0 || self.not_before < 0 {
+        if self.expires_at <= self.not_before
+            || self.expires_at <= self.issued_at
+            || self.issued_at < 0
+            || self.not_before < 0
+        {
             return Err("`expires-at` must come after `not-before` and `issued-at`".to_owned());
         }
         if self.uses_max == Some(0) {
@@ -87,12 +126,20 @@ impl Claims {
     }
 
     fn check_extra(&self) -> Result<(), String> {
-        if let Some(name) = self.extra.keys().find(|name| RESERVED.contains(&name.as_str())) {
-            return Err(format!("`extra` cannot hold `{name}`, which has a field of its own"));
+        if let Some(name) = self
+            .extra
+            .keys()
+            .find(|name| RESERVED.contains(&name.as_str()))
+        {
+            return Err(format!(
+                "`extra` cannot hold `{name}`, which has a field of its own"
+            ));
         }
         match serde_json::to_vec(&self.extra).map(|text| text.len()) {
             Ok(length) if length <= EXTRA_BYTES_MAX => Ok(()),
-            _ => Err(format!("`extra` is larger than {EXTRA_BYTES_MAX} bytes of JSON")),
+            _ => Err(format!(
+                "`extra` is larger than {EXTRA_BYTES_MAX} bytes of JSON"
+            )),
         }
     }
 
@@ -120,19 +167,31 @@ impl Claims {
     /// Reads a payload into its issuer and claims. The error names the claim that is wrong.
     pub fn from_payload(mut payload: Map<String, Value>) -> Result<(String, Self), &'static str> {
         let issuer = text(payload.remove("iss")).ok_or("the claim `iss` is missing or no text")?;
-        let subject = text(payload.remove("sub")).and_then(|sub| Subject::parse(&sub)).ok_or("the claim `sub` is no subject")?;
+        let subject = text(payload.remove("sub"))
+            .and_then(|sub| Subject::parse(&sub))
+            .ok_or("the claim `sub` is no subject")?;
         let claims = Self {
             id: text(payload.remove("jti")).ok_or("the claim `jti` is missing or no text")?,
             subject,
-            audience: audience(payload.remove("aud")).ok_or("the claim `aud` is neither text nor texts")?,
-            resources: texts(payload.remove("resource")).ok_or("the claim `resource` is not a list of texts")?,
-            permissions: permissions(payload.remove("permissions")).ok_or("the claim `permissions` is not a list of permissions")?,
-            issued_at: instant(payload.remove("iat")).ok_or("the claim `iat` is missing or no whole number")?,
-            not_before: instant(payload.remove("nbf")).ok_or("the claim `nbf` is missing or no whole number")?,
-            expires_at: instant(payload.remove("exp")).ok_or("the claim `exp` is missing or no whole number")?,
+            audience: audience(payload.remove("aud"))
+                .ok_or("the claim `aud` is neither text nor texts")?,
+            resources: texts(payload.remove("resource"))
+                .ok_or("the claim `resource` is not a list of texts")?,
+            permissions: permissions(payload.remove("permissions"))
+                .ok_or("the claim `permissions` is not a list of permissions")?,
+            issued_at: instant(payload.remove("iat"))
+                .ok_or("the claim `iat` is missing or no whole number")?,
+            not_before: instant(payload.remove("nbf"))
+                .ok_or("the claim `nbf` is missing or no whole number")?,
+            expires_at: instant(payload.remove("exp"))
+                .ok_or("the claim `exp` is missing or no whole number")?,
             uses_max: match payload.remove("uses") {
                 None => None,
-                Some(uses) => Some(uses.as_u64().and_then(|uses| u32::try_from(uses).ok()).ok_or("the claim `uses` is no count")?),
+                Some(uses) => Some(
+                    uses.as_u64()
+                        .and_then(|uses| u32::try_from(uses).ok())
+                        .ok_or("the claim `uses` is no count")?,
+                ),
             },
             extra: payload,
         };
@@ -142,9 +201,15 @@ impl Claims {
 
     /// What it takes in memory, roughly, in bytes.
     pub fn weight(&self) -> u32 {
-        let texts: usize = self.resources.iter().chain(&self.audience).map(|text| text.len() + 32).sum();
+        let texts: usize = self
+            .resources
+            .iter()
+            .chain(&self.audience)
+            .map(|text| text.len() + 32)
+            .sum();
         let extra = serde_json::to_vec(&self.extra).map_or(0, |text| 4 * text.len());
-        u32::try_from(512 + 2 * (self.id.len() + self.subject.name.len() + texts) + extra).unwrap_or(u32::MAX)
+        u32::try_from(512 + 2 * (self.id.len() + self.subject.name.len() + texts) + extra)
+            .unwrap_or(u32::MAX)
     }
 
     /// The identity that the claims give.
@@ -193,7 +258,10 @@ fn audience(value: Option<Value>) -> Option<Vec<String>> {
 }
 
 fn permissions(value: Option<Value>) -> Option<Permissions> {
-    texts(value)?.iter().map(|name| Permission::parse(name)).collect()
+    texts(value)?
+        .iter()
+        .map(|name| Permission::parse(name))
+        .collect()
 }
 
 fn instant(value: Option<Value>) -> Option<i64> {
@@ -226,14 +294,26 @@ pub(crate) mod tests {
         given.audience = vec!["exprsn-herald".into()];
         given.uses_max = Some(3);
         given.extra.insert("scope".into(), "openid".into());
-        let payload = super::super::json::object(&given.to_payload("https://ca.test")).expect("an object");
-        assert_eq!(Claims::from_payload(payload).expect("claims"), ("https://ca.test".to_owned(), given));
+        let payload =
+            super::super::json::object(&given.to_payload("https://ca.test")).expect("an object");
+        assert_eq!(
+            Claims::from_payload(payload).expect("claims"),
+            ("https://ca.test".to_owned(), given)
+        );
     }
 
     #[test]
     fn a_principal_shows_that_its_uses_are_counted() {
         assert_eq!(&*claims().principal().extra, "{}");
-        assert_eq!(&*Claims { uses_max: Some(3), ..claims() }.principal().extra, r#"{"uses":3}"#);
+        assert_eq!(
+            &*Claims {
+                uses_max: Some(3),
+                ..claims()
+            }
+            .principal()
+            .extra,
+            r#"{"uses":3}"#
+        );
     }
 
     #[test]
@@ -248,19 +328,37 @@ pub(crate) mod tests {
         check(|c| c.id.clear(), "`id`");
         check(|c| c.id = "a b".into(), "`id`");
         check(|c| c.resources.clear(), "`resources`");
-        check(|c| c.resources = vec!["*".into(); RESOURCES_MAX + 1], "`resources`");
+        check(
+            |c| c.resources = vec!["*".into(); RESOURCES_MAX + 1],
+            "`resources`",
+        );
         check(|c| c.resources.push("../x".into()), "`../x`");
-        check(|c| c.audience = vec!["a".into(); AUDIENCES_MAX + 1], "`audience`");
+        check(
+            |c| c.audience = vec!["a".into(); AUDIENCES_MAX + 1],
+            "`audience`",
+        );
         check(|c| c.expires_at = c.not_before, "`expires-at`");
         check(|c| c.uses_max = Some(0), "`uses-max`");
-        check(|c| drop(c.extra.insert("sub".into(), "user:1".into())), "`sub`");
-        check(|c| drop(c.extra.insert("x".into(), "y".repeat(EXTRA_BYTES_MAX).into())), "`extra`");
+        check(
+            |c| drop(c.extra.insert("sub".into(), "user:1".into())),
+            "`sub`",
+        );
+        check(
+            |c| {
+                drop(
+                    c.extra
+                        .insert("x".into(), "y".repeat(EXTRA_BYTES_MAX).into()),
+                )
+            },
+            "`extra`",
+        );
     }
 
     #[test]
     fn wrong_types_are_malformed() {
         let check = |name: &str, value: Value| {
-            let mut payload = super::super::json::object(&claims().to_payload("i")).expect("an object");
+            let mut payload =
+                super::super::json::object(&claims().to_payload("i")).expect("an object");
             payload.insert(name.into(), value);
             let error = Claims::from_payload(payload).expect_err(name);
             assert!(error.contains(name), "{error}");

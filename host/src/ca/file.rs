@@ -40,9 +40,8 @@ pub fn read_or_create(path: &Path, make: impl FnOnce() -> Result<Vec<u8>>) -> Re
     let bytes = make()?;
     match with_temporary(path, &bytes, |temporary| fs::hard_link(temporary, path)) {
         Ok(()) => Ok(bytes),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            read(path)?.ok_or_else(|| format_err!("`{}` vanished while it was read", path.display()))
-        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => read(path)?
+            .ok_or_else(|| format_err!("`{}` vanished while it was read", path.display())),
         Err(error) => Err(format_err!("cannot create `{}`: {error}", path.display())),
     }
 }
@@ -54,7 +53,11 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Writes `bytes` beside `path`, publishes them by `publish`, and leaves nothing behind.
-fn with_temporary(path: &Path, bytes: &[u8], publish: impl FnOnce(&Path) -> std::io::Result<()>) -> std::io::Result<()> {
+fn with_temporary(
+    path: &Path,
+    bytes: &[u8],
+    publish: impl FnOnce(&Path) -> std::io::Result<()>,
+) -> std::io::Result<()> {
     let temporary = path.with_extension(format!("{:016x}.new", rand::random::<u64>()));
     let outcome = write_synced(&temporary, bytes).and_then(|()| publish(&temporary));
     match fs::remove_file(&temporary) {
@@ -63,17 +66,24 @@ fn with_temporary(path: &Path, bytes: &[u8], publish: impl FnOnce(&Path) -> std:
     }
     outcome?;
     // The name is durable only when its folder is.
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    path.parent()
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
 fn refuse_others(path: &Path, mode: &str) -> Result<()> {
-    let found = fs::metadata(path).with_context(|| format!("cannot read `{}`", path.display()))?.mode();
+    let found = fs::metadata(path)
+        .with_context(|| format!("cannot read `{}`", path.display()))?
+        .mode();
     if found & OTHERS != 0 {
         bail!(
             "`{}` holds secrets and is open to others (mode {:o}); close it with `chmod {mode} {0}`",
@@ -97,12 +107,22 @@ mod tests {
         assert_eq!(fs::metadata(&inner).expect("there").mode() & 0o777, 0o700);
         let path = inner.join("key");
         assert_eq!(read(&path).expect("readable"), None);
-        assert_eq!(read_or_create(&path, || Ok(b"one".to_vec())).expect("created"), b"one");
-        assert_eq!(read_or_create(&path, || panic!("made twice")).expect("read"), b"one");
+        assert_eq!(
+            read_or_create(&path, || Ok(b"one".to_vec())).expect("created"),
+            b"one"
+        );
+        assert_eq!(
+            read_or_create(&path, || panic!("made twice")).expect("read"),
+            b"one"
+        );
         assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o600);
         replace(&path, b"two").expect("replaced");
         assert_eq!(read(&path).expect("readable").as_deref(), Some(&b"two"[..]));
-        assert_eq!(fs::read_dir(&inner).expect("listed").count(), 1, "a temporary file was left");
+        assert_eq!(
+            fs::read_dir(&inner).expect("listed").count(),
+            1,
+            "a temporary file was left"
+        );
     }
 
     #[test]
@@ -124,6 +144,9 @@ mod tests {
         fs::write(&path, b"x").expect("written");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("opened");
         let error = read(&path).expect_err("refused").to_string();
-        assert!(error.contains("chmod 600") && error.contains("644"), "{error}");
+        assert!(
+            error.contains("chmod 600") && error.contains("644"),
+            "{error}"
+        );
     }
 }

@@ -81,7 +81,16 @@ mod tests {
     #[test]
     fn duplicates_are_refused_at_any_depth() {
         assert!(object(br#"{"a":1,"b":{"a":2},"c":[{"a":null},1.5,true,-3,"x"]}"#).is_some());
-        for bad in [r#"{"a":1,"a":1}"#, r#"{"b":{"a":1,"a":2}}"#, r#"{"c":[{"a":1,"\u0061":2}]}"#, "[]", "1", "{", "", "{} x"] {
+        for bad in [
+            r#"{"a":1,"a":1}"#,
+            r#"{"b":{"a":1,"a":2}}"#,
+            r#"{"c":[{"a":1,"\u0061":2}]}"#,
+            "[]",
+            "1",
+            "{",
+            "",
+            "{} x",
+        ] {
             assert!(object(bad.as_bytes()).is_none(), "{bad}");
         }
         assert!(object(&b"[".repeat(10_000)).is_none());

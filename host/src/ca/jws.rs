@@ -26,16 +26,30 @@ pub fn parse(token: &str) -> Result<Unverified<'_>, &'static str> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err("it is longer than 8 KiB");
     }
-    let (signed, signature) = token.rsplit_once('.').ok_or("it is not three parts joined by dots")?;
-    let (header, payload) = signed.split_once('.').ok_or("it is not three parts joined by dots")?;
-    let decode = |part: &str| BASE64URL.decode(part).map_err(|_| "a part is not base64url");
+    let (signed, signature) = token
+        .rsplit_once('.')
+        .ok_or("it is not three parts joined by dots")?;
+    let (header, payload) = signed
+        .split_once('.')
+        .ok_or("it is not three parts joined by dots")?;
+    let decode = |part: &str| {
+        BASE64URL
+            .decode(part)
+            .map_err(|_| "a part is not base64url")
+    };
     let kid = check_header(&decode(header)?)?;
-    Ok(Unverified { kid, payload: decode(payload)?, signed: signed.as_bytes(), signature: decode(signature)? })
+    Ok(Unverified {
+        kid,
+        payload: decode(payload)?,
+        signed: signed.as_bytes(),
+        signature: decode(signature)?,
+    })
 }
 
 /// Checks that the header says what ours say and nothing else; returns its `kid`.
 fn check_header(header: &[u8]) -> Result<String, &'static str> {
-    let mut header = json::object(header).ok_or("its header is not a JSON object with each name once")?;
+    let mut header =
+        json::object(header).ok_or("its header is not a JSON object with each name once")?;
     if header.remove("alg") != Some(Value::from("EdDSA")) {
         return Err("its algorithm is not EdDSA");
     }
@@ -45,7 +59,11 @@ fn check_header(header: &[u8]) -> Result<String, &'static str> {
     let Some(Value::String(kid)) = header.remove("kid") else {
         return Err("its header names no key");
     };
-    if header.is_empty() { Ok(kid) } else { Err("its header has a member that is not allowed here") }
+    if header.is_empty() {
+        Ok(kid)
+    } else {
+        Err("its header has a member that is not allowed here")
+    }
 }
 
 /// Signs a payload, which is a JSON object.
@@ -65,13 +83,21 @@ mod tests {
     use super::*;
 
     fn token(header: &str) -> String {
-        format!("{}.{}.{}", BASE64URL.encode(header), BASE64URL.encode("{}"), BASE64URL.encode([0; 64]))
+        format!(
+            "{}.{}.{}",
+            BASE64URL.encode(header),
+            BASE64URL.encode("{}"),
+            BASE64URL.encode([0; 64])
+        )
     }
 
     #[test]
     fn only_our_header_is_read() {
         let good = token(r#"{"alg":"EdDSA","kid":"k","typ":"at+jwt"}"#);
-        assert_eq!(parse(&good).map(|parts| parts.kid).ok().as_deref(), Some("k"));
+        assert_eq!(
+            parse(&good).map(|parts| parts.kid).ok().as_deref(),
+            Some("k")
+        );
         for (header, expected) in [
             (r#"{"alg":"none","kid":"k","typ":"at+jwt"}"#, "algorithm"),
             (r#"{"alg":"HS256","kid":"k","typ":"at+jwt"}"#, "algorithm"),
@@ -81,10 +107,22 @@ mod tests {
             (r#"{"alg":"EdDSA","kid":"k"}"#, "type"),
             (r#"{"alg":"EdDSA","typ":"at+jwt"}"#, "names no key"),
             (r#"{"alg":"EdDSA","kid":7,"typ":"at+jwt"}"#, "names no key"),
-            (r#"{"alg":"EdDSA","kid":"k","typ":"at+jwt","jwk":{}}"#, "not allowed"),
-            (r#"{"alg":"EdDSA","kid":"k","typ":"at+jwt","jku":"https://evil"}"#, "not allowed"),
-            (r#"{"alg":"EdDSA","kid":"k","typ":"at+jwt","crit":[]}"#, "not allowed"),
-            (r#"{"alg":"EdDSA","alg":"none","kid":"k","typ":"at+jwt"}"#, "each name once"),
+            (
+                r#"{"alg":"EdDSA","kid":"k","typ":"at+jwt","jwk":{}}"#,
+                "not allowed",
+            ),
+            (
+                r#"{"alg":"EdDSA","kid":"k","typ":"at+jwt","jku":"https://evil"}"#,
+                "not allowed",
+            ),
+            (
+                r#"{"alg":"EdDSA","kid":"k","typ":"at+jwt","crit":[]}"#,
+                "not allowed",
+            ),
+            (
+                r#"{"alg":"EdDSA","alg":"none","kid":"k","typ":"at+jwt"}"#,
+                "each name once",
+            ),
             (r#"[]"#, "JSON object"),
         ] {
             let error = parse(&token(header)).err().unwrap_or("accepted");
@@ -95,9 +133,22 @@ mod tests {
     #[test]
     fn broken_forms_are_refused() {
         let good = token(r#"{"alg":"EdDSA","kid":"k","typ":"at+jwt"}"#);
-        for bad in ["", ".", "..", "a.b", "a.b.c", "Bearer x.y.z", &format!("{good}="), &format!("{good}.x"), &good.replace('.', "..")] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a.b",
+            "a.b.c",
+            "Bearer x.y.z",
+            &format!("{good}="),
+            &format!("{good}.x"),
+            &good.replace('.', ".."),
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
-        assert_eq!(parse(&"a".repeat(TOKEN_BYTES_MAX + 1)).err(), Some("it is longer than 8 KiB"));
+        assert_eq!(
+            parse(&"a".repeat(TOKEN_BYTES_MAX + 1)).err(),
+            Some("it is longer than 8 KiB")
+        );
     }
 }

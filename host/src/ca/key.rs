@@ -58,7 +58,9 @@ pub struct SigningKey {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey").field("kid", &self.kid).finish_non_exhaustive()
+        f.debug_struct("SigningKey")
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,11 +69,19 @@ pub fn generate(algorithm: Algorithm) -> Result<Vec<u8>> {
     let failed = |_| format_err!("cannot generate an {} key", algorithm.name());
     let rng = SystemRandom::new();
     Ok(match algorithm {
-        Algorithm::EdDsa => Ed25519KeyPair::generate_pkcs8(&rng).map_err(failed)?.as_ref().to_vec(),
-        Algorithm::Es256 => {
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &rng).map_err(failed)?.as_ref().to_vec()
-        }
-        Algorithm::Rs256 => RsaKeyPair::generate(KeySize::Rsa2048).and_then(|pair| pair.as_der()).map_err(failed)?.as_ref().to_vec(),
+        Algorithm::EdDsa => Ed25519KeyPair::generate_pkcs8(&rng)
+            .map_err(failed)?
+            .as_ref()
+            .to_vec(),
+        Algorithm::Es256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &rng)
+            .map_err(failed)?
+            .as_ref()
+            .to_vec(),
+        Algorithm::Rs256 => RsaKeyPair::generate(KeySize::Rsa2048)
+            .and_then(|pair| pair.as_der())
+            .map_err(failed)?
+            .as_ref()
+            .to_vec(),
     })
 }
 
@@ -81,7 +91,10 @@ impl SigningKey {
         let failed = |error| format_err!("not an {} key in PKCS#8: {error}", algorithm.name());
         let pair = match algorithm {
             Algorithm::EdDsa => Pair::Ed25519(Ed25519KeyPair::from_pkcs8(pkcs8).map_err(failed)?),
-            Algorithm::Es256 => Pair::P256(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).map_err(failed)?),
+            Algorithm::Es256 => Pair::P256(
+                EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8)
+                    .map_err(failed)?,
+            ),
             Algorithm::Rs256 => Pair::Rsa(Box::new(RsaKeyPair::from_pkcs8(pkcs8).map_err(failed)?)),
         };
         let (public, canonical) = public_jwk(&pair);
@@ -111,7 +124,8 @@ impl SigningKey {
             Pair::P256(pair) => Ok(pair.sign(&rng, message).map_err(failed)?.as_ref().to_vec()),
             Pair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &rng, message, &mut signature).map_err(failed)?;
+                pair.sign(&RSA_PKCS1_SHA256, &rng, message, &mut signature)
+                    .map_err(failed)?;
                 Ok(signature)
             }
         }
@@ -142,18 +156,35 @@ fn public_jwk(pair: &Pair) -> (Value, String) {
     match pair {
         Pair::Ed25519(pair) => {
             let x = encode(pair.public_key().as_ref());
-            (json!({ "kty": "OKP", "crv": "Ed25519", "x": x }), format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#))
+            (
+                json!({ "kty": "OKP", "crv": "Ed25519", "x": x }),
+                format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#),
+            )
         }
         Pair::P256(pair) => {
             // Uncompressed point: 0x04, then both coordinates.
             let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
             let (x, y) = (encode(x), encode(y));
-            (json!({ "kty": "EC", "crv": "P-256", "x": x, "y": y }), format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#))
+            (
+                json!({ "kty": "EC", "crv": "P-256", "x": x, "y": y }),
+                format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#),
+            )
         }
         Pair::Rsa(pair) => {
-            let n = encode(pair.public_key().modulus().big_endian_without_leading_zero());
-            let e = encode(pair.public_key().exponent().big_endian_without_leading_zero());
-            (json!({ "kty": "RSA", "n": n, "e": e }), format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#))
+            let n = encode(
+                pair.public_key()
+                    .modulus()
+                    .big_endian_without_leading_zero(),
+            );
+            let e = encode(
+                pair.public_key()
+                    .exponent()
+                    .big_endian_without_leading_zero(),
+            );
+            (
+                json!({ "kty": "RSA", "n": n, "e": e }),
+                format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#),
+            )
         }
     }
 }
@@ -165,12 +196,20 @@ mod tests {
 
     #[test]
     fn another_implementation_verifies_all_algorithms() {
-        for (algorithm, alg) in [(Algorithm::EdDsa, Alg::EdDSA), (Algorithm::Es256, Alg::ES256), (Algorithm::Rs256, Alg::RS256)] {
-            let key = SigningKey::from_pkcs8(algorithm, &generate(algorithm).expect("a key")).expect("read");
-            let token = super::super::jws::sign(&key, "JWT", br#"{"sub":"user:1","exp":4000000000}"#).expect("signed");
+        for (algorithm, alg) in [
+            (Algorithm::EdDsa, Alg::EdDSA),
+            (Algorithm::Es256, Alg::ES256),
+            (Algorithm::Rs256, Alg::RS256),
+        ] {
+            let key = SigningKey::from_pkcs8(algorithm, &generate(algorithm).expect("a key"))
+                .expect("read");
+            let token =
+                super::super::jws::sign(&key, "JWT", br#"{"sub":"user:1","exp":4000000000}"#)
+                    .expect("signed");
             let jwk: Jwk = serde_json::from_value(key.jwk()).expect("a JWK");
             let verifier = DecodingKey::from_jwk(&jwk).expect("a key");
-            let decoded = jsonwebtoken::decode::<Value>(&token, &verifier, &Validation::new(alg)).expect("verified");
+            let decoded = jsonwebtoken::decode::<Value>(&token, &verifier, &Validation::new(alg))
+                .expect("verified");
             assert_eq!(decoded.claims["sub"], "user:1");
             assert_eq!(decoded.header.kid.as_deref(), Some(key.kid()));
             assert!(!format!("{key:?}").contains(key.public["x"].as_str().unwrap_or("none")));
@@ -180,9 +219,13 @@ mod tests {
     #[test]
     fn the_thumbprint_is_rfc_8037s() {
         // RFC 8037, appendix A: its private key, and the thumbprint of appendix A.3.
-        let seed = BASE64URL.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").expect("base64url");
+        let seed = BASE64URL
+            .decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A")
+            .expect("base64url");
         let pair = Ed25519KeyPair::from_seed_unchecked(&seed).expect("a pair");
-        let key = SigningKey::from_pkcs8(Algorithm::EdDsa, pair.to_pkcs8().expect("PKCS#8").as_ref()).expect("read");
+        let key =
+            SigningKey::from_pkcs8(Algorithm::EdDsa, pair.to_pkcs8().expect("PKCS#8").as_ref())
+                .expect("read");
         assert_eq!(key.kid(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
     }
 

@@ -98,9 +98,16 @@ impl Ledger {
             *filled.lock().unwrap_or_else(PoisonError::into_inner) = recall(connection, now_s)?;
             Ok(())
         };
-        let options = Options { readers: 1, scanners: 1, ..Options::with_schema(schema) };
-        let ledger = Self { database: Database::open(path, options)? };
-        let remembered = std::mem::take(&mut *remembered.lock().unwrap_or_else(PoisonError::into_inner));
+        let options = Options {
+            readers: 1,
+            scanners: 1,
+            ..Options::with_schema(schema)
+        };
+        let ledger = Self {
+            database: Database::open(path, options)?,
+        };
+        let remembered =
+            std::mem::take(&mut *remembered.lock().unwrap_or_else(PoisonError::into_inner));
         Ok((ledger, remembered))
     }
 
@@ -118,7 +125,12 @@ impl Ledger {
     }
 
     /// Counts a use of a token, if it has one left; returns how many are left after it, or none if there was none.
-    pub async fn count_use(&self, id: &str, uses_max: u32, expires_at: i64) -> Result<Option<u32>, Error> {
+    pub async fn count_use(
+        &self,
+        id: &str,
+        uses_max: u32,
+        expires_at: i64,
+    ) -> Result<Option<u32>, Error> {
         let id = id.to_owned();
         self.database
             .write_again(move |connection| {
@@ -134,15 +146,20 @@ impl Ledger {
         let service = service.to_owned();
         self.database
             .read(move |connection| {
-                let text = format!("SELECT {COLUMNS} FROM admissions WHERE service = ?1 AND live = 1");
-                Ok(connection.query_row(&text, [service], admission).optional()?)
+                let text =
+                    format!("SELECT {COLUMNS} FROM admissions WHERE service = ?1 AND live = 1");
+                Ok(connection
+                    .query_row(&text, [service], admission)
+                    .optional()?)
             })
             .await
     }
 
     /// Remembers an admission as the service's live one.
     pub async fn admit(&self, admission: Admission, now_s: i64) -> Result<(), Error> {
-        self.database.write_again(move |connection| insert(connection, &admission, now_s)).await
+        self.database
+            .write_again(move |connection| insert(connection, &admission, now_s))
+            .await
     }
 
     /// All admissions, newest first.
@@ -169,7 +186,11 @@ impl Ledger {
     }
 
     /// Adopts a revocation list; false if its number does not exceed the last one's, and nothing changes.
-    pub async fn revoke_certificates(&self, number: u64, revoked: Vec<(String, i64)>) -> Result<bool, Error> {
+    pub async fn revoke_certificates(
+        &self,
+        number: u64,
+        revoked: Vec<(String, i64)>,
+    ) -> Result<bool, Error> {
         let number = i64::try_from(number).unwrap_or(i64::MAX);
         self.database
             .write_again(move |connection| {
@@ -188,7 +209,13 @@ impl Ledger {
     }
 
     /// The digest a service is pinned to, which becomes `digest` if there is none yet or `replace` says so.
-    pub async fn pin(&self, service: &str, digest: &str, replace: bool, now_s: i64) -> Result<String, Error> {
+    pub async fn pin(
+        &self,
+        service: &str,
+        digest: &str,
+        replace: bool,
+        now_s: i64,
+    ) -> Result<String, Error> {
         let (service, digest) = (service.to_owned(), digest.to_owned());
         self.database
             .write_again(move |connection| {
@@ -201,7 +228,8 @@ impl Ledger {
     }
 }
 
-const COLUMNS: &str = "service, version, digest, grants, serial, subject, not_before, not_after, pem, live";
+const COLUMNS: &str =
+    "service, version, digest, grants, serial, subject, not_before, not_after, pem, live";
 
 fn admission(row: &Row<'_>) -> rusqlite::Result<Admission> {
     Ok(Admission {
@@ -221,7 +249,10 @@ fn admission(row: &Row<'_>) -> rusqlite::Result<Admission> {
 }
 
 fn insert(connection: &Connection, admission: &Admission, now_s: i64) -> Result<(), Error> {
-    connection.execute("UPDATE admissions SET live = 0 WHERE service = ?1 AND live = 1", [&admission.service])?;
+    connection.execute(
+        "UPDATE admissions SET live = 0 WHERE service = ?1 AND live = 1",
+        [&admission.service],
+    )?;
     let certificate = &admission.certificate;
     connection.execute(
         &format!("INSERT INTO admissions ({COLUMNS}, admitted_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1, ?10)"),
@@ -241,15 +272,28 @@ fn insert(connection: &Connection, admission: &Admission, now_s: i64) -> Result<
 fn recall(connection: &Connection, now_s: i64) -> Result<Remembered, Error> {
     connection.execute("DELETE FROM revoked_tokens WHERE expires_at <= ?1", [now_s])?;
     connection.execute("DELETE FROM token_uses WHERE expires_at <= ?1", [now_s])?;
-    let mut standings = pairs(connection, "SELECT id, expires_at FROM revoked_tokens", Standing::Revoked)?;
+    let mut standings = pairs(
+        connection,
+        "SELECT id, expires_at FROM revoked_tokens",
+        Standing::Revoked,
+    )?;
     let exhausted = "SELECT id, expires_at FROM token_uses WHERE uses >= uses_max";
     standings.extend(pairs(connection, exhausted, Standing::Exhausted)?);
     let mut serials = connection.prepare("SELECT serial FROM revoked_certificates")?;
-    let revoked_certificates = serials.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    Ok(Remembered { standings, revoked_certificates })
+    let revoked_certificates = serials
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    Ok(Remembered {
+        standings,
+        revoked_certificates,
+    })
 }
 
-fn pairs(connection: &Connection, text: &str, standing: Standing) -> Result<Vec<(String, Standing, i64)>, Error> {
+fn pairs(
+    connection: &Connection,
+    text: &str,
+    standing: Standing,
+) -> Result<Vec<(String, Standing, i64)>, Error> {
     let mut statement = connection.prepare(text)?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, standing, row.get(1)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)

@@ -13,9 +13,9 @@
 
 use super::file;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason, RevokedCertParams,
-    SanType, SerialNumber, string::Ia5String,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevocationReason, RevokedCertParams, SanType, SerialNumber, string::Ia5String,
 };
 use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
@@ -76,7 +76,10 @@ pub struct Pki {
 
 impl std::fmt::Debug for Pki {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pki").field("root", &self.root.serial).field("intermediate", &self.intermediate.serial).finish_non_exhaustive()
+        f.debug_struct("Pki")
+            .field("root", &self.root.serial)
+            .field("intermediate", &self.intermediate.serial)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,24 +90,38 @@ impl Pki {
         let root_key = key(&folder.join("root.key.pem"))?;
         let root_path = folder.join("root.pem");
         let root_params = root_params(trust_domain, now_s)?;
-        let root_pem = text(file::read_or_create(&root_path, || Ok(root_params.self_signed(&root_key)?.pem().into_bytes()))?)?;
-        let root_issuer = Issuer::from_ca_cert_pem(&root_pem, &root_key).with_context(|| unusable(&root_path))?;
+        let root_pem = text(file::read_or_create(&root_path, || {
+            Ok(root_params.self_signed(&root_key)?.pem().into_bytes())
+        })?)?;
+        let root_issuer =
+            Issuer::from_ca_cert_pem(&root_pem, &root_key).with_context(|| unusable(&root_path))?;
 
         let key = key(&folder.join("intermediate.key.pem"))?;
         let path = folder.join("intermediate.pem");
         let make = || -> Result<Vec<u8>> {
-            Ok(intermediate_params(trust_domain, now_s)?.signed_by(&key, &root_issuer)?.pem().into_bytes())
+            Ok(intermediate_params(trust_domain, now_s)?
+                .signed_by(&key, &root_issuer)?
+                .pem()
+                .into_bytes())
         };
-        let mut intermediate = describe(&text(file::read_or_create(&path, make)?)?).with_context(|| unusable(&path))?;
+        let mut intermediate = describe(&text(file::read_or_create(&path, make)?)?)
+            .with_context(|| unusable(&path))?;
         if intermediate.not_after - now_s < INTERMEDIATE_RENEW_DAYS * DAY_S {
             // Renewed with the same key, so that the leaves it has signed stay good.
             file::replace(&path, &make()?)?;
             intermediate = describe(&text(file::read(&path)?.unwrap_or_default())?)?;
         }
-        let issuer = Issuer::from_ca_cert_pem(&intermediate.pem, key).with_context(|| unusable(&path))?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&intermediate.pem, key).with_context(|| unusable(&path))?;
         let root = describe(&root_pem).with_context(|| unusable(&root_path))?;
         check_chain(&root, &intermediate).with_context(|| unusable(&path))?;
-        Ok(Self { folder: folder.to_owned(), trust_domain: trust_domain.to_owned(), root, intermediate, issuer })
+        Ok(Self {
+            folder: folder.to_owned(),
+            trust_domain: trust_domain.to_owned(),
+            root,
+            intermediate,
+            issuer,
+        })
     }
 
     pub fn root(&self) -> &Certificate {
@@ -122,7 +139,10 @@ impl Pki {
 
     /// Signs the certificate of a component version. The key is the service's: made once, kept when renewed. Blocks.
     pub fn issue(&self, request: LeafRequest<'_>, now_s: i64) -> Result<Certificate> {
-        wasmtime::ensure!(request.grants.len() <= GRANTS_BYTES_MAX, "the grants are larger than {GRANTS_BYTES_MAX} bytes");
+        wasmtime::ensure!(
+            request.grants.len() <= GRANTS_BYTES_MAX,
+            "the grants are larger than {GRANTS_BYTES_MAX} bytes"
+        );
         let services = self.folder.join("services");
         file::private_folder(&services)?;
         let key = key(&services.join(format!("{}.key.pem", request.service)))?;
@@ -131,7 +151,13 @@ impl Pki {
     }
 
     /// Signs a certificate revocation list; returns it as PEM.
-    pub fn sign_crl(&self, number: u64, revoked: &[(String, i64)], next_update_s: i64, now_s: i64) -> Result<String> {
+    pub fn sign_crl(
+        &self,
+        number: u64,
+        revoked: &[(String, i64)],
+        next_update_s: i64,
+        now_s: i64,
+    ) -> Result<String> {
         let mut revoked_certs = Vec::with_capacity(revoked.len());
         for (serial, at) in revoked {
             revoked_certs.push(RevokedCertParams {
@@ -155,12 +181,17 @@ impl Pki {
 
 /// The private key at `path`, made if it is not there.
 fn key(path: &Path) -> Result<KeyPair> {
-    let pem = file::read_or_create(path, || Ok(KeyPair::generate()?.serialize_pem().into_bytes()))?;
+    let pem = file::read_or_create(path, || {
+        Ok(KeyPair::generate()?.serialize_pem().into_bytes())
+    })?;
     KeyPair::from_pem(&text(pem)?).with_context(|| unusable(path))
 }
 
 fn unusable(path: &Path) -> String {
-    format!("`{}` cannot be used; restore it, or delete the folder to start with a new authority", path.display())
+    format!(
+        "`{}` cannot be used; restore it, or delete the folder to start with a new authority",
+        path.display()
+    )
 }
 
 fn text(bytes: Vec<u8>) -> Result<String> {
@@ -173,7 +204,11 @@ fn instant(seconds: i64) -> Result<OffsetDateTime> {
 
 /// Without leading zeros, but never empty.
 fn minimal(bytes: &[u8]) -> Vec<u8> {
-    let zeros = bytes.iter().take_while(|byte| **byte == 0).count().min(bytes.len() - 1);
+    let zeros = bytes
+        .iter()
+        .take_while(|byte| **byte == 0)
+        .count()
+        .min(bytes.len() - 1);
     bytes[zeros..].to_vec()
 }
 
@@ -185,7 +220,9 @@ pub fn is_serial(hex: &str) -> bool {
 /// Parses a serial number in hex (RFC 5280: at most 20 bytes).
 fn serial_number(hex: &str) -> Result<SerialNumber> {
     let bytes = super::from_hex(hex).filter(|bytes| (1..=20).contains(&bytes.len()));
-    bytes.map(|bytes| SerialNumber::from_slice(&bytes)).ok_or_else(|| format_err!("`{hex}` is no serial number"))
+    bytes
+        .map(|bytes| SerialNumber::from_slice(&bytes))
+        .ok_or_else(|| format_err!("`{hex}` is no serial number"))
 }
 
 /// A random positive serial number of 16 bytes (RFC 5280 §4.1.2.2).
@@ -201,14 +238,21 @@ fn base(common_name: &str, uri: &str, days: i64, now_s: i64) -> Result<Certifica
     params.not_before = instant(now_s - BACKDATE_S)?;
     params.not_after = instant(now_s + days * DAY_S)?;
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
     params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(uri)?)];
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }
 
 fn root_params(trust_domain: &str, now_s: i64) -> Result<CertificateParams> {
-    let mut params = base(&format!("{trust_domain} root"), &format!("spiffe://{trust_domain}"), ROOT_DAYS, now_s)?;
+    let mut params = base(
+        &format!("{trust_domain} root"),
+        &format!("spiffe://{trust_domain}"),
+        ROOT_DAYS,
+        now_s,
+    )?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
@@ -216,7 +260,12 @@ fn root_params(trust_domain: &str, now_s: i64) -> Result<CertificateParams> {
 
 fn intermediate_params(trust_domain: &str, now_s: i64) -> Result<CertificateParams> {
     let name = format!("{trust_domain} intermediate");
-    let mut params = base(&name, &format!("spiffe://{trust_domain}"), INTERMEDIATE_DAYS, now_s)?;
+    let mut params = base(
+        &name,
+        &format!("spiffe://{trust_domain}"),
+        INTERMEDIATE_DAYS,
+        now_s,
+    )?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
@@ -224,10 +273,15 @@ fn intermediate_params(trust_domain: &str, now_s: i64) -> Result<CertificatePara
 
 fn leaf_params(spiffe_id: &str, request: LeafRequest<'_>, now_s: i64) -> Result<CertificateParams> {
     let mut params = base(request.service, spiffe_id, request.days, now_s)?;
-    params.subject_alt_names.push(SanType::DnsName(Ia5String::try_from(request.service)?));
+    params
+        .subject_alt_names
+        .push(SanType::DnsName(Ia5String::try_from(request.service)?));
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     let extension = |leaf: u64, tag: u8, content: &[u8]| {
         let [a, b, c] = OID_ARC;
         CustomExtension::from_oid_content(&[a, b, c, leaf], der(tag, content))
@@ -260,12 +314,21 @@ fn der(tag: u8, content: &[u8]) -> Vec<u8> {
 
 /// What a PEM certificate says of itself.
 fn describe(pem: &str) -> Result<Certificate> {
-    let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| format_err!("not PEM: {error}"))?;
-    let (_, x509) = X509Certificate::from_der(&parsed.contents).map_err(|error| format_err!("not a certificate: {error}"))?;
-    let common_name = x509.subject().iter_common_name().next().and_then(|name| name.as_str().ok()).unwrap_or_default();
+    let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes())
+        .map_err(|error| format_err!("not PEM: {error}"))?;
+    let (_, x509) = X509Certificate::from_der(&parsed.contents)
+        .map_err(|error| format_err!("not a certificate: {error}"))?;
+    let common_name = x509
+        .subject()
+        .iter_common_name()
+        .next()
+        .and_then(|name| name.as_str().ok())
+        .unwrap_or_default();
     Ok(Certificate {
         serial: serial_hex(&x509),
-        subject: super::certificate::spiffe_id(&x509).filter(|_| !x509.is_ca()).unwrap_or_else(|| common_name.to_owned()),
+        subject: super::certificate::spiffe_id(&x509)
+            .filter(|_| !x509.is_ca())
+            .unwrap_or_else(|| common_name.to_owned()),
         not_before: x509.validity().not_before.timestamp(),
         not_after: x509.validity().not_after.timestamp(),
         pem: pem.to_owned(),
@@ -278,8 +341,14 @@ pub(super) fn serial_hex(x509: &X509Certificate<'_>) -> String {
 }
 
 fn check_chain(root: &Certificate, intermediate: &Certificate) -> Result<()> {
-    let parse = |pem: &str| x509_parser::pem::parse_x509_pem(pem.as_bytes()).map(|(_, pem)| pem).map_err(|error| format_err!("{error}"));
+    let parse = |pem: &str| {
+        x509_parser::pem::parse_x509_pem(pem.as_bytes())
+            .map(|(_, pem)| pem)
+            .map_err(|error| format_err!("{error}"))
+    };
     let (root, intermediate) = (parse(&root.pem)?, parse(&intermediate.pem)?);
     let (root, intermediate) = (root.parse_x509()?, intermediate.parse_x509()?);
-    intermediate.verify_signature(Some(root.public_key())).map_err(|_| format_err!("the root did not sign it"))
+    intermediate
+        .verify_signature(Some(root.public_key()))
+        .map_err(|_| format_err!("the root did not sign it"))
 }

@@ -5,7 +5,8 @@ use super::{
     key::{Algorithm, SigningKey, generate},
 };
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
+    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+    VerificationAlgorithm,
 };
 use serde_json::{Value, json};
 use std::{fs, path::Path};
@@ -37,7 +38,10 @@ struct Entry {
 
 impl std::fmt::Debug for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Entry").field("created_s", &self.created_s).field("key", &self.key).finish()
+        f.debug_struct("Entry")
+            .field("created_s", &self.created_s)
+            .field("key", &self.key)
+            .finish()
     }
 }
 
@@ -46,44 +50,79 @@ impl KeyRing {
     pub fn open(folder: &Path, algorithm: Algorithm, now_s: i64) -> Result<Self> {
         file::private_folder(folder)?;
         let ring = Self::read(folder, algorithm)?;
-        if ring.keys.is_empty() { Self::add(folder, algorithm, now_s) } else { Ok(ring) }
+        if ring.keys.is_empty() {
+            Self::add(folder, algorithm, now_s)
+        } else {
+            Ok(ring)
+        }
     }
 
     /// Opens the ring, adds a key if the newest is due, and deletes what is past its use. Blocks.
-    pub fn open_rotating(folder: &Path, algorithm: Algorithm, rotation: Rotation, now_s: i64) -> Result<Self> {
+    pub fn open_rotating(
+        folder: &Path,
+        algorithm: Algorithm,
+        rotation: Rotation,
+        now_s: i64,
+    ) -> Result<Self> {
         let ring = Self::open(folder, algorithm, now_s)?;
         let due = ring.keys[0].created_s.saturating_add(rotation.after_s) <= now_s;
-        let mut ring = if due { Self::add(folder, algorithm, now_s)? } else { ring };
+        let mut ring = if due {
+            Self::add(folder, algorithm, now_s)?
+        } else {
+            ring
+        };
         // A key is past its use once its successor has been signing for longer than anything signed can last.
-        let kept = 1 + ring.keys.windows(2).take_while(|pair| pair[0].created_s.saturating_add(rotation.keep_s) > now_s).count();
+        let kept = 1 + ring
+            .keys
+            .windows(2)
+            .take_while(|pair| pair[0].created_s.saturating_add(rotation.keep_s) > now_s)
+            .count();
         for old in ring.keys.drain(kept..) {
             let path = folder.join(file_name(old.created_s, algorithm));
-            fs::remove_file(&path).with_context(|| format!("cannot delete the old key `{}`", path.display()))?;
+            fs::remove_file(&path)
+                .with_context(|| format!("cannot delete the old key `{}`", path.display()))?;
         }
         Ok(ring)
     }
 
     /// Adds a key, which signs from now on. Blocks.
     pub fn add(folder: &Path, algorithm: Algorithm, now_s: i64) -> Result<Self> {
-        let newest = Self::read(folder, algorithm)?.keys.first().map(|entry| entry.created_s);
+        let newest = Self::read(folder, algorithm)?
+            .keys
+            .first()
+            .map(|entry| entry.created_s);
         // Two rotations in one second must not share a name.
         let created_s = newest.map_or(now_s, |newest| now_s.max(newest + 1));
-        file::read_or_create(&folder.join(file_name(created_s, algorithm)), || generate(algorithm))?;
+        file::read_or_create(&folder.join(file_name(created_s, algorithm)), || {
+            generate(algorithm)
+        })?;
         Self::read(folder, algorithm)
     }
 
     fn read(folder: &Path, algorithm: Algorithm) -> Result<Self> {
-        let listing = fs::read_dir(folder).with_context(|| format!("cannot list `{}`", folder.display()))?;
+        let listing =
+            fs::read_dir(folder).with_context(|| format!("cannot list `{}`", folder.display()))?;
         let mut keys = Vec::new();
         for item in listing {
-            let path = item.with_context(|| format!("cannot list `{}`", folder.display()))?.path();
+            let path = item
+                .with_context(|| format!("cannot list `{}`", folder.display()))?
+                .path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let Some(created_s) = created(&name, algorithm) else { continue };
-            let pkcs8 = file::read(&path)?.ok_or_else(|| format_err!("`{}` vanished while it was read", path.display()))?;
-            keys.push(entry(created_s, algorithm, &pkcs8).with_context(|| format!("the key `{}` cannot be used", path.display()))?);
+            let Some(created_s) = created(&name, algorithm) else {
+                continue;
+            };
+            let pkcs8 = file::read(&path)?
+                .ok_or_else(|| format_err!("`{}` vanished while it was read", path.display()))?;
+            keys.push(
+                entry(created_s, algorithm, &pkcs8)
+                    .with_context(|| format!("the key `{}` cannot be used", path.display()))?,
+            );
         }
         if keys.len() > RING_KEYS_MAX {
-            bail!("`{}` holds more than {RING_KEYS_MAX} keys; delete the oldest", folder.display());
+            bail!(
+                "`{}` holds more than {RING_KEYS_MAX} keys; delete the oldest",
+                folder.display()
+            );
         }
         keys.sort_by_key(|entry| std::cmp::Reverse(entry.created_s));
         Ok(Self { keys })
@@ -96,7 +135,10 @@ impl KeyRing {
 
     /// The verifier of the key `kid`, if the ring has that key.
     pub fn verifier(&self, kid: &str) -> Option<&ParsedPublicKey> {
-        self.keys.iter().find(|entry| entry.key.kid() == kid).map(|entry| &entry.verifier)
+        self.keys
+            .iter()
+            .find(|entry| entry.key.kid() == kid)
+            .map(|entry| &entry.verifier)
     }
 
     /// The public keys as a JSON Web Key Set (RFC 7517), the signing one first.
@@ -110,7 +152,11 @@ fn file_name(created_s: i64, algorithm: Algorithm) -> String {
 }
 
 fn created(name: &str, algorithm: Algorithm) -> Option<i64> {
-    name.strip_suffix(".pk8")?.strip_suffix(algorithm.file_name())?.strip_suffix('.')?.parse().ok()
+    name.strip_suffix(".pk8")?
+        .strip_suffix(algorithm.file_name())?
+        .strip_suffix('.')?
+        .parse()
+        .ok()
 }
 
 fn entry(created_s: i64, algorithm: Algorithm, pkcs8: &[u8]) -> Result<Entry> {
@@ -120,8 +166,13 @@ fn entry(created_s: i64, algorithm: Algorithm, pkcs8: &[u8]) -> Result<Entry> {
         Algorithm::Es256 => &ECDSA_P256_SHA256_FIXED,
         Algorithm::Rs256 => &RSA_PKCS1_2048_8192_SHA256,
     };
-    let verifier = ParsedPublicKey::new(scheme, key.public_key()).map_err(|error| format_err!("its public half: {error}"))?;
-    Ok(Entry { created_s, key, verifier })
+    let verifier = ParsedPublicKey::new(scheme, key.public_key())
+        .map_err(|error| format_err!("its public half: {error}"))?;
+    Ok(Entry {
+        created_s,
+        key,
+        verifier,
+    })
 }
 
 #[cfg(test)]
@@ -129,13 +180,17 @@ mod tests {
     use super::*;
 
     const DAY: i64 = 86_400;
-    const ROTATION: Rotation = Rotation { after_s: 90 * DAY, keep_s: 30 * DAY };
+    const ROTATION: Rotation = Rotation {
+        after_s: 90 * DAY,
+        keep_s: 30 * DAY,
+    };
 
     #[test]
     fn the_first_key_stays_until_it_is_due() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("tokens");
-        let open = |now| KeyRing::open_rotating(&path, Algorithm::EdDsa, ROTATION, now).expect("opened");
+        let open =
+            |now| KeyRing::open_rotating(&path, Algorithm::EdDsa, ROTATION, now).expect("opened");
         let first = open(0).signing().kid().to_owned();
         assert_eq!(open(89 * DAY).signing().kid(), first);
 
@@ -148,7 +203,10 @@ mod tests {
 
         let later = open(121 * DAY);
         assert_eq!(later.signing().kid(), second);
-        assert!(later.verifier(&first).is_none(), "the old key is past its use");
+        assert!(
+            later.verifier(&first).is_none(),
+            "the old key is past its use"
+        );
         assert_eq!(fs::read_dir(&path).expect("listed").count(), 1);
     }
 
@@ -157,7 +215,11 @@ mod tests {
         for algorithm in [Algorithm::EdDsa, Algorithm::Es256] {
             let folder = tempfile::tempdir().expect("a folder");
             let ring = KeyRing::open(&folder.path().join("ring"), algorithm, 0).expect("opened");
-            let ring = if algorithm == Algorithm::Es256 { KeyRing::add(&folder.path().join("ring"), algorithm, 0).expect("added") } else { ring };
+            let ring = if algorithm == Algorithm::Es256 {
+                KeyRing::add(&folder.path().join("ring"), algorithm, 0).expect("added")
+            } else {
+                ring
+            };
             let verifier = ring.verifier(ring.signing().kid()).expect("its own");
             let signature = ring.signing().sign(b"message").expect("signed");
             assert!(verifier.verify_sig(b"message", &signature).is_ok());
@@ -170,8 +232,15 @@ mod tests {
     fn a_corrupt_key_file_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
         file::replace(&folder.path().join("000000000001.eddsa.pk8"), b"nonsense").expect("written");
-        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("closed");
-        let error = format!("{:?}", KeyRing::open(folder.path(), Algorithm::EdDsa, 0).expect_err("refused"));
+        std::fs::set_permissions(
+            folder.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o700),
+        )
+        .expect("closed");
+        let error = format!(
+            "{:?}",
+            KeyRing::open(folder.path(), Algorithm::EdDsa, 0).expect_err("refused")
+        );
         assert!(error.contains("000000000001.eddsa.pk8"), "{error}");
     }
 }

@@ -56,43 +56,95 @@ pub struct Signer {
 
 impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signer").field("folder", &self.folder).finish_non_exhaustive()
+        f.debug_struct("Signer")
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
     }
 }
 
 impl Signer {
     /// A signer that keeps its keys in `folder`.
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), rings: Mutex::default(), secrets: Mutex::default(), making: Mutex::default() }
+        Self {
+            folder: folder.to_owned(),
+            rings: Mutex::default(),
+            secrets: Mutex::default(),
+            making: Mutex::default(),
+        }
     }
 
     /// Signs a JWT; `claims` is a JSON object. The key is made at first use.
-    pub fn sign_jwt(&self, service: &ServiceName, key: &str, algorithm: Algorithm, typ: &str, claims: &str, now_s: i64) -> Result<String, SignError> {
+    pub fn sign_jwt(
+        &self,
+        service: &ServiceName,
+        key: &str,
+        algorithm: Algorithm,
+        typ: &str,
+        claims: &str,
+        now_s: i64,
+    ) -> Result<String, SignError> {
         if claims.len() > CLAIMS_BYTES_MAX {
-            return Err(SignError::Limit(format!("the claims are larger than {CLAIMS_BYTES_MAX} bytes")));
+            return Err(SignError::Limit(format!(
+                "the claims are larger than {CLAIMS_BYTES_MAX} bytes"
+            )));
         }
-        if typ.is_empty() || typ.len() > TYPE_BYTES_MAX || !typ.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(SignError::Invalid(format!("`typ` must be 1 to {TYPE_BYTES_MAX} printable ASCII characters")));
+        if typ.is_empty()
+            || typ.len() > TYPE_BYTES_MAX
+            || !typ.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Err(SignError::Invalid(format!(
+                "`typ` must be 1 to {TYPE_BYTES_MAX} printable ASCII characters"
+            )));
         }
-        json::object(claims.as_bytes()).ok_or_else(|| SignError::Invalid("`claims` must be a JSON object with each name once".to_owned()))?;
-        Ok(jws::sign(self.ring(service, key, algorithm, now_s)?.signing(), typ, claims.as_bytes())?)
+        json::object(claims.as_bytes()).ok_or_else(|| {
+            SignError::Invalid("`claims` must be a JSON object with each name once".to_owned())
+        })?;
+        Ok(jws::sign(
+            self.ring(service, key, algorithm, now_s)?.signing(),
+            typ,
+            claims.as_bytes(),
+        )?)
     }
 
     /// The public keys as a JSON Web Key Set, the signing one first.
-    pub fn public_keys(&self, service: &ServiceName, key: &str, algorithm: Algorithm, now_s: i64) -> Result<String, SignError> {
-        Ok(self.ring(service, key, algorithm, now_s)?.jwks().to_string())
+    pub fn public_keys(
+        &self,
+        service: &ServiceName,
+        key: &str,
+        algorithm: Algorithm,
+        now_s: i64,
+    ) -> Result<String, SignError> {
+        Ok(self
+            .ring(service, key, algorithm, now_s)?
+            .jwks()
+            .to_string())
     }
 
     /// HMAC-SHA256 of `data` with the service's secret of that name, which is made at first use.
-    pub fn hmac(&self, service: &ServiceName, key: &str, data: &[u8]) -> Result<Vec<u8>, SignError> {
+    pub fn hmac(
+        &self,
+        service: &ServiceName,
+        key: &str,
+        data: &[u8],
+    ) -> Result<Vec<u8>, SignError> {
         if data.len() > HMAC_BYTES_MAX {
-            return Err(SignError::Limit(format!("the data is larger than {HMAC_BYTES_MAX} bytes")));
+            return Err(SignError::Limit(format!(
+                "the data is larger than {HMAC_BYTES_MAX} bytes"
+            )));
         }
-        Ok(hmac::sign(&*self.secret(service, key)?, data).as_ref().to_vec())
+        Ok(hmac::sign(&*self.secret(service, key)?, data)
+            .as_ref()
+            .to_vec())
     }
 
     /// Makes another key, which signs from now on; the old ones stay in the set of public keys.
-    pub fn rotate(&self, service: &ServiceName, key: &str, algorithm: Algorithm, now_s: i64) -> Result<(), SignError> {
+    pub fn rotate(
+        &self,
+        service: &ServiceName,
+        key: &str,
+        algorithm: Algorithm,
+        now_s: i64,
+    ) -> Result<(), SignError> {
         self.ring(service, key, algorithm, now_s)?;
         let _making = lock(&self.making);
         let ring = KeyRing::add(&self.key_folder(service, key)?, algorithm, now_s)?;
@@ -110,7 +162,13 @@ impl Signer {
         lock(&self.secrets).contains_key(&(service.clone(), key.to_owned()))
     }
 
-    fn ring(&self, service: &ServiceName, key: &str, algorithm: Algorithm, now_s: i64) -> Result<Arc<KeyRing>, SignError> {
+    fn ring(
+        &self,
+        service: &ServiceName,
+        key: &str,
+        algorithm: Algorithm,
+        now_s: i64,
+    ) -> Result<Arc<KeyRing>, SignError> {
         let id = (service.clone(), key.to_owned(), algorithm);
         if let Some(ring) = lock(&self.rings).get(&id) {
             return Ok(ring.clone());
@@ -119,7 +177,11 @@ impl Signer {
         if let Some(ring) = lock(&self.rings).get(&id) {
             return Ok(ring.clone());
         }
-        let ring = Arc::new(KeyRing::open(&self.key_folder(service, key)?, algorithm, now_s)?);
+        let ring = Arc::new(KeyRing::open(
+            &self.key_folder(service, key)?,
+            algorithm,
+            now_s,
+        )?);
         lock(&self.rings).insert(id, ring.clone());
         Ok(ring)
     }
@@ -132,9 +194,13 @@ impl Signer {
         let _making = lock(&self.making);
         let path = self.key_folder(service, key)?.join("hmac-sha256.key");
         file::private_folder(path.parent().unwrap_or(&path))?;
-        let bytes = file::read_or_create(&path, || Ok(rand::random::<[u8; SECRET_BYTES]>().to_vec()))?;
+        let bytes =
+            file::read_or_create(&path, || Ok(rand::random::<[u8; SECRET_BYTES]>().to_vec()))?;
         if bytes.len() != SECRET_BYTES {
-            return Err(SignError::Fault(wasmtime::format_err!("`{}` does not hold {SECRET_BYTES} bytes", path.display())));
+            return Err(SignError::Fault(wasmtime::format_err!(
+                "`{}` does not hold {SECRET_BYTES} bytes",
+                path.display()
+            )));
         }
         let secret = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &bytes));
         lock(&self.secrets).insert(id, secret.clone());
@@ -152,9 +218,12 @@ impl Signer {
         let folder = self.folder.join(service.as_str());
         file::private_folder(&folder)?;
         let path = folder.join(key);
-        let listing = fs::read_dir(&folder).with_context(|| format!("cannot list `{}`", folder.display()))?;
+        let listing =
+            fs::read_dir(&folder).with_context(|| format!("cannot list `{}`", folder.display()))?;
         if !path.exists() && listing.count() >= KEYS_PER_SERVICE_MAX {
-            return Err(SignError::Limit(format!("a service has at most {KEYS_PER_SERVICE_MAX} keys")));
+            return Err(SignError::Limit(format!(
+                "a service has at most {KEYS_PER_SERVICE_MAX} keys"
+            )));
         }
         Ok(path)
     }
@@ -176,7 +245,12 @@ mod tests {
 
     fn kids(set: &str) -> Vec<String> {
         let set: Value = serde_json::from_str(set).expect("JSON");
-        set["keys"].as_array().expect("keys").iter().map(|key| key["kid"].as_str().expect("kid").to_owned()).collect()
+        set["keys"]
+            .as_array()
+            .expect("keys")
+            .iter()
+            .map(|key| key["kid"].as_str().expect("kid").to_owned())
+            .collect()
     }
 
     #[test]
@@ -189,12 +263,25 @@ mod tests {
             (Algorithm::Rs256, jsonwebtoken::Algorithm::RS256),
         ] {
             let signer = Signer::new(folder.path());
-            let token = signer.sign_jwt(&auth, "id-token", algorithm, "JWT", r#"{"sub":"42","exp":4000000000}"#, 0).expect("signed");
+            let token = signer
+                .sign_jwt(
+                    &auth,
+                    "id-token",
+                    algorithm,
+                    "JWT",
+                    r#"{"sub":"42","exp":4000000000}"#,
+                    0,
+                )
+                .expect("signed");
             // A restart finds the same key.
-            let set = Signer::new(folder.path()).public_keys(&auth, "id-token", algorithm, 1).expect("keys");
+            let set = Signer::new(folder.path())
+                .public_keys(&auth, "id-token", algorithm, 1)
+                .expect("keys");
             let set: jsonwebtoken::jwk::JwkSet = serde_json::from_str(&set).expect("a JWKS");
             let key = jsonwebtoken::DecodingKey::from_jwk(&set.keys[0]).expect("a key");
-            let decoded = jsonwebtoken::decode::<Value>(&token, &key, &jsonwebtoken::Validation::new(alg)).expect("verified");
+            let decoded =
+                jsonwebtoken::decode::<Value>(&token, &key, &jsonwebtoken::Validation::new(alg))
+                    .expect("verified");
             assert_eq!(decoded.claims["sub"], "42");
         }
     }
@@ -204,13 +291,25 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let signer = Signer::new(folder.path());
         let (auth, vault) = (name("exprsn-auth"), name("exprsn-vault"));
-        let set = |service: &ServiceName| kids(&signer.public_keys(service, "id", Algorithm::EdDsa, 0).expect("keys"));
+        let set = |service: &ServiceName| {
+            kids(
+                &signer
+                    .public_keys(service, "id", Algorithm::EdDsa, 0)
+                    .expect("keys"),
+            )
+        };
         assert_ne!(set(&auth), set(&vault));
-        let tag = |service: &ServiceName, key: &str| signer.hmac(service, key, b"data").expect("a tag");
+        let tag =
+            |service: &ServiceName, key: &str| signer.hmac(service, key, b"data").expect("a tag");
         assert_eq!(tag(&auth, "cookie"), tag(&auth, "cookie"));
         assert_ne!(tag(&auth, "cookie"), tag(&auth, "other"));
         assert_ne!(tag(&auth, "cookie"), tag(&vault, "cookie"));
-        assert_eq!(Signer::new(folder.path()).hmac(&auth, "cookie", b"data").expect("a tag"), tag(&auth, "cookie"));
+        assert_eq!(
+            Signer::new(folder.path())
+                .hmac(&auth, "cookie", b"data")
+                .expect("a tag"),
+            tag(&auth, "cookie")
+        );
     }
 
     #[test]
@@ -218,9 +317,17 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let signer = Signer::new(folder.path());
         let auth = name("exprsn-auth");
-        let set = || kids(&signer.public_keys(&auth, "id", Algorithm::EdDsa, 0).expect("keys"));
+        let set = || {
+            kids(
+                &signer
+                    .public_keys(&auth, "id", Algorithm::EdDsa, 0)
+                    .expect("keys"),
+            )
+        };
         let before = set();
-        signer.rotate(&auth, "id", Algorithm::EdDsa, 0).expect("rotated");
+        signer
+            .rotate(&auth, "id", Algorithm::EdDsa, 0)
+            .expect("rotated");
         let after = set();
         assert_eq!((after.len(), &after[1]), (2, &before[0]));
     }
@@ -231,17 +338,36 @@ mod tests {
         let signer = Signer::new(&folder.path().join("keys"));
         let auth = name("exprsn-auth");
         for bad in ["", "..", "../exprsn-ca", "a/b", "A", "a\0", &"a".repeat(65)] {
-            assert!(matches!(signer.hmac(&auth, bad, b""), Err(SignError::Invalid(_))), "{bad}");
+            assert!(
+                matches!(signer.hmac(&auth, bad, b""), Err(SignError::Invalid(_))),
+                "{bad}"
+            );
         }
-        let sign = |typ: &str, claims: &str| signer.sign_jwt(&auth, "id", Algorithm::EdDsa, typ, claims, 0);
+        let sign = |typ: &str, claims: &str| {
+            signer.sign_jwt(&auth, "id", Algorithm::EdDsa, typ, claims, 0)
+        };
         assert!(matches!(sign("JWT", "[]"), Err(SignError::Invalid(_))));
-        assert!(matches!(sign("JWT", r#"{"a":1,"a":2}"#), Err(SignError::Invalid(_))));
+        assert!(matches!(
+            sign("JWT", r#"{"a":1,"a":2}"#),
+            Err(SignError::Invalid(_))
+        ));
         assert!(matches!(sign("", "{}"), Err(SignError::Invalid(_))));
-        assert!(matches!(sign("JWT", &format!("{{\"a\":\"{}\"}}", "x".repeat(CLAIMS_BYTES_MAX))), Err(SignError::Limit(_))));
+        assert!(matches!(
+            sign(
+                "JWT",
+                &format!("{{\"a\":\"{}\"}}", "x".repeat(CLAIMS_BYTES_MAX))
+            ),
+            Err(SignError::Limit(_))
+        ));
         for n in 0..KEYS_PER_SERVICE_MAX {
-            signer.hmac(&auth, &format!("k{n}"), b"").expect("within the limit");
+            signer
+                .hmac(&auth, &format!("k{n}"), b"")
+                .expect("within the limit");
         }
-        assert!(matches!(signer.hmac(&auth, "one-more", b""), Err(SignError::Limit(_))));
+        assert!(matches!(
+            signer.hmac(&auth, "one-more", b""),
+            Err(SignError::Limit(_))
+        ));
         assert!(signer.hmac(&auth, "k0", b"").is_ok());
     }
 }

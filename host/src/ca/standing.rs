@@ -55,7 +55,11 @@ impl Standings {
         }
         let id: Arc<str> = id.into();
         let before = self.shard(&id).rcu(|shard| {
-            let mut next: Shard = shard.iter().filter(|(_, (_, until))| *until > now_s).map(|(id, kept)| (id.clone(), *kept)).collect();
+            let mut next: Shard = shard
+                .iter()
+                .filter(|(_, (_, until))| *until > now_s)
+                .map(|(id, kept)| (id.clone(), *kept))
+                .collect();
             let kept = next.entry(id.clone()).or_insert((standing, expires_at));
             if standing == Standing::Revoked {
                 *kept = (standing, expires_at.max(kept.1));
@@ -65,9 +69,11 @@ impl Standings {
         let after = self.shard(&id).load().len();
         // Approximate under concurrent writers of one shard, which the writer thread of host.db rules out.
         if after >= before.len() {
-            self.count.fetch_add(after - before.len(), Ordering::Relaxed);
+            self.count
+                .fetch_add(after - before.len(), Ordering::Relaxed);
         } else {
-            self.count.fetch_sub(before.len() - after, Ordering::Relaxed);
+            self.count
+                .fetch_sub(before.len() - after, Ordering::Relaxed);
         }
         true
     }

@@ -64,7 +64,9 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(why) => write!(f, "the token is malformed: {why}"),
-            Self::BadSignature => f.write_str("the token is not signed by this platform's authority"),
+            Self::BadSignature => {
+                f.write_str("the token is not signed by this platform's authority")
+            }
             Self::Expired => f.write_str("the token has expired"),
             Self::NotYetValid => f.write_str("the token is not valid yet"),
             Self::Revoked => f.write_str("the token is revoked"),
@@ -145,7 +147,14 @@ pub struct Tokens {
 
 impl Tokens {
     /// Takes over what `remembered` says of tokens. `cache_bytes_max` bounds the memory of verified ones.
-    pub fn new(issuer: String, ring: KeyRing, ledger: Ledger, remembered: &Remembered, cache_bytes_max: u64, now_s: i64) -> Result<Self> {
+    pub fn new(
+        issuer: String,
+        ring: KeyRing,
+        ledger: Ledger,
+        remembered: &Remembered,
+        cache_bytes_max: u64,
+        now_s: i64,
+    ) -> Result<Self> {
         let standings = Standings::new();
         for (id, standing, expires_at) in &remembered.standings {
             if !standings.set(id, *standing, *expires_at, now_s) {
@@ -156,7 +165,10 @@ impl Tokens {
         Ok(Self {
             issuer,
             ring: ArcSwap::from_pointee(ring),
-            verified: Cache::builder().max_capacity(cache_bytes_max).weigher(weigh).build(),
+            verified: Cache::builder()
+                .max_capacity(cache_bytes_max)
+                .weigher(weigh)
+                .build(),
             standings,
             ledger,
             of_services: Cache::new(SERVICE_TOKENS_MAX),
@@ -195,8 +207,14 @@ impl Tokens {
     /// Examines a token, without counting a use. Memory only: no lock, no disk.
     pub fn examine(&self, token: &str, now_s: i64) -> Verdict {
         match self.signed(token) {
-            Err(rejection) => Verdict { rejection: Some(rejection), token: None },
-            Ok(token) => Verdict { rejection: self.objection(&token, now_s), token: Some(token) },
+            Err(rejection) => Verdict {
+                rejection: Some(rejection),
+                token: None,
+            },
+            Ok(token) => Verdict {
+                rejection: self.objection(&token, now_s),
+                token: Some(token),
+            },
         }
     }
 
@@ -219,12 +237,23 @@ impl Tokens {
         let parts = jws::parse(token).map_err(Rejection::Malformed)?;
         let ring = self.ring.load();
         let verifier = ring.verifier(&parts.kid).ok_or(Rejection::BadSignature)?;
-        verifier.verify_sig(parts.signed, &parts.signature).map_err(|_| Rejection::BadSignature)?;
-        let payload = json::object(&parts.payload).ok_or(Rejection::Malformed("its payload is not a JSON object with each name once"))?;
+        verifier
+            .verify_sig(parts.signed, &parts.signature)
+            .map_err(|_| Rejection::BadSignature)?;
+        let payload = json::object(&parts.payload).ok_or(Rejection::Malformed(
+            "its payload is not a JSON object with each name once",
+        ))?;
         let (issuer, claims) = Claims::from_payload(payload).map_err(Rejection::Malformed)?;
         let resources = effective_resources(&claims, |authority| self.resolve(authority));
-        let principal = Arc::new(Principal { resources: resources.into(), ..claims.principal() });
-        Ok(VerifiedToken { principal, claims, ours: issuer == self.issuer })
+        let principal = Arc::new(Principal {
+            resources: resources.into(),
+            ..claims.principal()
+        });
+        Ok(VerifiedToken {
+            principal,
+            claims,
+            ours: issuer == self.issuer,
+        })
     }
 
     fn objection(&self, token: &VerifiedToken, now_s: i64) -> Option<Rejection> {
@@ -242,13 +271,22 @@ impl Tokens {
     /// Counts a use of a token that may be used a number of times only; does nothing for any other. Durable when it returns.
     pub async fn count_use(&self, token: &VerifiedToken, now_s: i64) -> Result<(), Refusal> {
         let claims = &token.claims;
-        let Some(uses_max) = claims.uses_max else { return Ok(()) };
-        let left = self.ledger.count_use(&claims.id, uses_max, claims.expires_at).await.map_err(Refusal::Uncounted)?;
+        let Some(uses_max) = claims.uses_max else {
+            return Ok(());
+        };
+        let left = self
+            .ledger
+            .count_use(&claims.id, uses_max, claims.expires_at)
+            .await
+            .map_err(Refusal::Uncounted)?;
         if matches!(left, None | Some(0)) {
             // Where it is not remembered, host.db still knows: the next use is refused there.
-            let _ = self.standings.set(&claims.id, Standing::Exhausted, claims.expires_at, now_s);
+            let _ = self
+                .standings
+                .set(&claims.id, Standing::Exhausted, claims.expires_at, now_s);
         }
-        left.map(drop).ok_or(Refusal::Rejected(Rejection::Exhausted))
+        left.map(drop)
+            .ok_or(Refusal::Rejected(Rejection::Exhausted))
     }
 
     /// Signs a token. An empty id is made, and instants of 0 are now. The error says which claim is wrong.
@@ -264,12 +302,21 @@ impl Tokens {
             return Err("`expires-at` is past".to_owned());
         }
         if claims.expires_at - now_s > LIFETIME_S_MAX {
-            return Err(format!("`expires-at` is more than {LIFETIME_S_MAX} s ahead"));
+            return Err(format!(
+                "`expires-at` is more than {LIFETIME_S_MAX} s ahead"
+            ));
         }
-        let token = jws::sign(self.ring.load().signing(), jws::TOKEN_TYPE, &claims.to_payload(&self.issuer))
-            .map_err(|error| error.to_string())?;
+        let token = jws::sign(
+            self.ring.load().signing(),
+            jws::TOKEN_TYPE,
+            &claims.to_payload(&self.issuer),
+        )
+        .map_err(|error| error.to_string())?;
         if token.len() > jws::TOKEN_BYTES_MAX {
-            return Err(format!("the token would be longer than {} bytes", jws::TOKEN_BYTES_MAX));
+            return Err(format!(
+                "the token would be longer than {} bytes",
+                jws::TOKEN_BYTES_MAX
+            ));
         }
         Ok((token, claims))
     }
@@ -280,11 +327,21 @@ impl Tokens {
             return Ok(());
         }
         self.ledger.revoke_token(id, expires_at).await?;
-        if self.standings.set(id, Standing::Revoked, expires_at, now_s) { Ok(()) } else { Err(sqlite::Error::Overloaded) }
+        if self.standings.set(id, Standing::Revoked, expires_at, now_s) {
+            Ok(())
+        } else {
+            Err(sqlite::Error::Overloaded)
+        }
     }
 
     /// A short-lived token of a service for another one, minted now or shortly before.
-    pub fn service_token(&self, caller: &ServiceName, target: &ServiceName, permissions: Permissions, now_s: i64) -> Result<Arc<str>> {
+    pub fn service_token(
+        &self,
+        caller: &ServiceName,
+        target: &ServiceName,
+        permissions: Permissions,
+        now_s: i64,
+    ) -> Result<Arc<str>> {
         let key = (caller.clone(), target.clone(), permissions);
         if let Some((token, until)) = self.of_services.get(&key)
             && until - now_s > SERVICE_TOKEN_RENEW_S
@@ -293,7 +350,10 @@ impl Tokens {
         }
         let claims = Claims {
             id: String::new(),
-            subject: Subject { kind: PrincipalKind::Service, name: caller.as_str().to_owned() },
+            subject: Subject {
+                kind: PrincipalKind::Service,
+                name: caller.as_str().to_owned(),
+            },
             audience: vec![target.as_str().to_owned()],
             resources: vec![format!("{target}/*")],
             permissions,
@@ -303,16 +363,21 @@ impl Tokens {
             uses_max: None,
             extra: serde_json::Map::new(),
         };
-        let (token, claims) = self.mint(claims, now_s).map_err(|error| format_err!("cannot mint a token for `{caller}`: {error}"))?;
+        let (token, claims) = self
+            .mint(claims, now_s)
+            .map_err(|error| format_err!("cannot mint a token for `{caller}`: {error}"))?;
         let token: Arc<str> = token.into();
-        self.of_services.insert(key, (token.clone(), claims.expires_at));
+        self.of_services
+            .insert(key, (token.clone(), claims.expires_at));
         Ok(token)
     }
 }
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokens").field("issuer", &self.issuer).finish_non_exhaustive()
+        f.debug_struct("Tokens")
+            .field("issuer", &self.issuer)
+            .finish_non_exhaustive()
     }
 }
 

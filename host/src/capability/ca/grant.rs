@@ -47,20 +47,32 @@ fn is_false(value: &bool) -> bool {
 
 impl Grant {
     pub(super) fn allow_verify(&self) -> Result<(), String> {
-        allow(self.verify, "verifying tokens is not granted: add `verify = true`")
+        allow(
+            self.verify,
+            "verifying tokens is not granted: add `verify = true`",
+        )
     }
 
     pub(super) fn allow_revoke(&self) -> Result<(), String> {
-        allow(self.revoke, "revoking tokens is not granted: add `revoke = true`")
+        allow(
+            self.revoke,
+            "revoking tokens is not granted: add `revoke = true`",
+        )
     }
 
     pub(super) fn allow_authority(&self) -> Result<(), String> {
-        allow(self.authority, "the authority's keys are not granted: add `authority = true`")
+        allow(
+            self.authority,
+            "the authority's keys are not granted: add `authority = true`",
+        )
     }
 
     pub(super) fn allow_sign(&self, key: &str) -> Result<(), String> {
         let named = self.sign.iter().any(|pattern| matches(pattern, key));
-        allow(named, &format!("the key `{key}` is not granted: add \"{key}\" to `sign`"))
+        allow(
+            named,
+            &format!("the key `{key}` is not granted: add \"{key}\" to `sign`"),
+        )
     }
 
     /// Whether a token of these claims may be minted; `covers` says whether one resource pattern covers another.
@@ -74,26 +86,56 @@ impl Grant {
             return allow(false, "minting tokens is not granted: add `mint = { … }`");
         };
         let subject = claims.subject.to_string();
-        let known = bounds.subjects.iter().any(|pattern| matches(pattern, &subject));
-        allow(known, &format!("minting for `{subject}` is not granted: add it to `mint.subjects`"))?;
+        let known = bounds
+            .subjects
+            .iter()
+            .any(|pattern| matches(pattern, &subject));
+        allow(
+            known,
+            &format!("minting for `{subject}` is not granted: add it to `mint.subjects`"),
+        )?;
         for permission in claims.permissions.iter() {
             let name = permission.as_str();
             let granted = bounds.permissions.contains(permission);
-            allow(granted, &format!("minting the permission `{name}` is not granted: add \"{name}\" to `mint.permissions`"))?;
+            allow(
+                granted,
+                &format!(
+                    "minting the permission `{name}` is not granted: add \"{name}\" to `mint.permissions`"
+                ),
+            )?;
         }
         for resource in &claims.resources {
             let granted = ResourcePattern::parse(resource).is_ok_and(|narrow| {
-                bounds.resources.iter().any(|wide| ResourcePattern::parse(wide).is_ok_and(|wide| covers(&wide, &narrow)))
+                bounds.resources.iter().any(|wide| {
+                    ResourcePattern::parse(wide).is_ok_and(|wide| covers(&wide, &narrow))
+                })
             });
-            allow(granted, &format!("minting for the resource `{resource}` is not granted: add it to `mint.resources`"))?;
+            allow(
+                granted,
+                &format!(
+                    "minting for the resource `{resource}` is not granted: add it to `mint.resources`"
+                ),
+            )?;
         }
-        let (lifetime_s, max) = (claims.expires_at.saturating_sub(now_s), bounds.lifetime_s_max);
-        allow(lifetime_s <= i64::from(max), &format!("a lifetime of {lifetime_s} s is not granted: `mint.lifetime_s_max` is {max}; raise it"))
+        let (lifetime_s, max) = (
+            claims.expires_at.saturating_sub(now_s),
+            bounds.lifetime_s_max,
+        );
+        allow(
+            lifetime_s <= i64::from(max),
+            &format!(
+                "a lifetime of {lifetime_s} s is not granted: `mint.lifetime_s_max` is {max}; raise it"
+            ),
+        )
     }
 }
 
 fn allow(granted: bool, otherwise: &str) -> Result<(), String> {
-    if granted { Ok(()) } else { Err(format!("{otherwise} under [grants.ca] in component.toml")) }
+    if granted {
+        Ok(())
+    } else {
+        Err(format!("{otherwise} under [grants.ca] in component.toml"))
+    }
 }
 
 #[cfg(test)]
@@ -126,28 +168,84 @@ mod tests {
     fn minting_stays_within_its_bounds() {
         let grant: Grant = toml::from_str(GRANT).expect("a grant");
         let mint = |claims: Claims| {
-            grant.allow_mint(&claims, 1_000, |wide, narrow| wide.covers(narrow, |_: &str| None::<String>))
+            grant.allow_mint(&claims, 1_000, |wide, narrow| {
+                wide.covers(narrow, |_: &str| None::<String>)
+            })
         };
         let denied = |claims: Claims, expected: &str| {
             let text = mint(claims).expect_err(expected);
-            assert!(text.contains(expected) && text.contains("[grants.ca] in component.toml"), "{text}");
+            assert!(
+                text.contains(expected) && text.contains("[grants.ca] in component.toml"),
+                "{text}"
+            );
         };
         assert_eq!(mint(claims()), Ok(()));
-        assert_eq!(mint(Claims { subject: Subject::parse("client:web").expect("a subject"), ..claims() }), Ok(()));
-        denied(Claims { subject: Subject::parse("operator:local").expect("a subject"), ..claims() }, "`mint.subjects`");
-        denied(Claims { subject: Subject::parse("client:other").expect("a subject"), ..claims() }, "client:other");
-        denied(Claims { permissions: claims().permissions.with(Permission::Admin), ..claims() }, "\"admin\" to `mint.permissions`");
-        denied(Claims { resources: vec!["*".into()], ..claims() }, "`*`");
-        denied(Claims { resources: vec!["exprsn-herald/*".into()], ..claims() }, "`mint.resources`");
-        denied(Claims { expires_at: 4_601, ..claims() }, "`mint.lifetime_s_max` is 3600");
-        let none = Grant::default().allow_mint(&claims(), 1_000, |_, _| true).expect_err("not granted");
+        assert_eq!(
+            mint(Claims {
+                subject: Subject::parse("client:web").expect("a subject"),
+                ..claims()
+            }),
+            Ok(())
+        );
+        denied(
+            Claims {
+                subject: Subject::parse("operator:local").expect("a subject"),
+                ..claims()
+            },
+            "`mint.subjects`",
+        );
+        denied(
+            Claims {
+                subject: Subject::parse("client:other").expect("a subject"),
+                ..claims()
+            },
+            "client:other",
+        );
+        denied(
+            Claims {
+                permissions: claims().permissions.with(Permission::Admin),
+                ..claims()
+            },
+            "\"admin\" to `mint.permissions`",
+        );
+        denied(
+            Claims {
+                resources: vec!["*".into()],
+                ..claims()
+            },
+            "`*`",
+        );
+        denied(
+            Claims {
+                resources: vec!["exprsn-herald/*".into()],
+                ..claims()
+            },
+            "`mint.resources`",
+        );
+        denied(
+            Claims {
+                expires_at: 4_601,
+                ..claims()
+            },
+            "`mint.lifetime_s_max` is 3600",
+        );
+        let none = Grant::default()
+            .allow_mint(&claims(), 1_000, |_, _| true)
+            .expect_err("not granted");
         assert!(none.contains("`mint = { … }`"), "{none}");
     }
 
     #[test]
     fn the_other_scopes_name_what_is_missing() {
         let grant: Grant = toml::from_str(GRANT).expect("a grant");
-        assert_eq!((grant.allow_verify(), grant.allow_sign("id-token"), grant.allow_sign("web-push")), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(
+            (
+                grant.allow_verify(),
+                grant.allow_sign("id-token"),
+                grant.allow_sign("web-push")
+            ),
+            (Ok(()), Ok(()), Ok(()))
+        );
         for (outcome, expected) in [
             (grant.allow_sign("cookie"), "\"cookie\" to `sign`"),
             (grant.allow_revoke(), "`revoke = true`"),
@@ -155,7 +253,10 @@ mod tests {
             (Grant::default().allow_verify(), "`verify = true`"),
         ] {
             let text = outcome.expect_err(expected);
-            assert!(text.contains(expected) && text.contains("[grants.ca]"), "{text}");
+            assert!(
+                text.contains(expected) && text.contains("[grants.ca]"),
+                "{text}"
+            );
         }
     }
 
@@ -163,8 +264,14 @@ mod tests {
     fn grants_are_written_down_as_they_are_read() {
         let grant: Grant = toml::from_str(GRANT).expect("a grant");
         let json = serde_json::to_string(&grant).expect("JSON");
-        assert_eq!(serde_json::from_str::<Grant>(&json).expect("a grant"), grant);
-        assert_eq!(serde_json::to_string(&Grant::default()).expect("JSON"), "{}");
+        assert_eq!(
+            serde_json::from_str::<Grant>(&json).expect("a grant"),
+            grant
+        );
+        assert_eq!(
+            serde_json::to_string(&Grant::default()).expect("JSON"),
+            "{}"
+        );
         assert!(toml::from_str::<Grant>("sing = [\"x\"]").is_err());
     }
 }

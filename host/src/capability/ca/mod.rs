@@ -4,8 +4,10 @@
 //! by `[grants.ca]`, and a denial says what to add there.
 //! **Invariant:** the interface `authority` is linked for exprsn-ca alone: platform/load.rs refuses the grant to others.
 
+mod convert;
 mod grant;
 mod host;
+mod keys;
 
 pub use grant::{Grant, MintGrant};
 pub use host::{Ca, Lent};

@@ -1,0 +1,204 @@
+//! Keys as guests use them: `exprsn:ca/signer`, and `exprsn:ca/authority` for exprsn-ca alone.
+
+use super::{
+    convert,
+    host::{
+        Answer, Lent,
+        exprsn::ca::{authority, signer, types},
+        fault, lent,
+    },
+};
+use crate::{
+    ca::{self, Algorithm, Authority, pki, signer::SignError},
+    clock,
+    name::ServiceName,
+    store::StoreState,
+};
+use wasmtime::component::{Accessor, HasSelf};
+
+/// Data under an HMAC that is computed on the core's own thread; more goes elsewhere.
+const INLINE_BYTES_MAX: usize = 64 * 1024;
+
+// === signer ===
+
+impl signer::Host for StoreState {}
+
+impl<T: Send + 'static> signer::HostWithStore<T> for HasSelf<StoreState> {
+    async fn sign_jwt(
+        accessor: &Accessor<T, Self>,
+        key: String,
+        algorithm: signer::Algorithm,
+        typ: String,
+        claims: String,
+    ) -> Answer<String> {
+        let (lent, algorithm) = (lent(accessor), convert::algorithm(algorithm));
+        let quick = algorithm != Algorithm::Rs256
+            && lent
+                .authority
+                .signer()
+                .has_ring(&lent.service, &key, algorithm);
+        Ok(lent
+            .sign(key, quick, move |signer, service, key| {
+                signer.sign_jwt(service, key, algorithm, &typ, &claims, clock::now_s())
+            })
+            .await)
+    }
+
+    async fn public_keys(
+        accessor: &Accessor<T, Self>,
+        key: String,
+        algorithm: signer::Algorithm,
+    ) -> Answer<String> {
+        let (lent, algorithm) = (lent(accessor), convert::algorithm(algorithm));
+        let quick = lent
+            .authority
+            .signer()
+            .has_ring(&lent.service, &key, algorithm);
+        Ok(lent
+            .sign(key, quick, move |signer, service, key| {
+                signer.public_keys(service, key, algorithm, clock::now_s())
+            })
+            .await)
+    }
+
+    async fn hmac(accessor: &Accessor<T, Self>, key: String, data: Vec<u8>) -> Answer<Vec<u8>> {
+        let lent = lent(accessor);
+        let quick = data.len() <= INLINE_BYTES_MAX
+            && lent.authority.signer().has_secret(&lent.service, &key);
+        Ok(lent
+            .sign(key, quick, move |signer, service, key| {
+                signer.hmac(service, key, &data)
+            })
+            .await)
+    }
+}
+
+impl Lent {
+    /// Uses a key of this service: here if it is `quick`, else where nothing waits for it.
+    async fn sign<R: Send + 'static>(
+        &self,
+        key: String,
+        quick: bool,
+        work: impl FnOnce(&ca::Signer, &ServiceName, &str) -> Result<R, SignError> + Send + 'static,
+    ) -> Result<R, types::Error> {
+        self.grant
+            .allow_sign(&key)
+            .map_err(types::Error::AccessDenied)?;
+        let (signer, service) = (self.authority.signer().clone(), self.service.clone());
+        let outcome = if quick {
+            work(&signer, &service, &key)
+        } else {
+            let elsewhere =
+                tokio::task::spawn_blocking(move || work(&signer, &service, &key)).await;
+            elsewhere.unwrap_or_else(|error| Err(SignError::Fault(error.into())))
+        };
+        outcome.map_err(|error| match error {
+            SignError::Invalid(text) => types::Error::Invalid(text),
+            SignError::Limit(text) => types::Error::LimitExceeded(text),
+            SignError::Fault(error) => fault("signing", &error),
+        })
+    }
+}
+
+// === authority ===
+
+impl authority::Host for StoreState {}
+
+impl<T: Send + 'static> authority::HostWithStore<T> for HasSelf<StoreState> {
+    async fn root(accessor: &Accessor<T, Self>) -> Answer<authority::Certificate> {
+        Ok(lent(accessor)
+            .authority()
+            .map(|authority| convert::certificate(authority.root())))
+    }
+
+    async fn intermediate(accessor: &Accessor<T, Self>) -> Answer<authority::Certificate> {
+        Ok(lent(accessor)
+            .authority()
+            .map(|authority| convert::certificate(authority.intermediate())))
+    }
+
+    async fn components(accessor: &Accessor<T, Self>) -> Answer<Vec<authority::Component>> {
+        let lent = lent(accessor);
+        let authority = match lent.authority() {
+            Ok(authority) => authority,
+            Err(error) => return Ok(Err(error)),
+        };
+        let admissions = authority
+            .admissions()
+            .await
+            .map_err(|error| fault("listing components", &error));
+        Ok(admissions.map(|all| all.into_iter().map(convert::component).collect()))
+    }
+
+    async fn sign_crl(
+        accessor: &Accessor<T, Self>,
+        number: u64,
+        revoked: Vec<authority::Revoked>,
+        next_update: i64,
+    ) -> Answer<String> {
+        Ok(lent(accessor).sign_crl(number, revoked, next_update).await)
+    }
+
+    async fn jwks(accessor: &Accessor<T, Self>) -> Answer<String> {
+        Ok(lent(accessor)
+            .authority()
+            .map(|authority| authority.tokens().jwks().to_string()))
+    }
+
+    async fn sign_token(accessor: &Accessor<T, Self>, claims: types::Claims) -> Answer<String> {
+        Ok(lent(accessor).sign_token(claims))
+    }
+}
+
+impl Lent {
+    fn authority(&self) -> Result<&Authority, types::Error> {
+        self.grant
+            .allow_authority()
+            .map_err(types::Error::AccessDenied)?;
+        Ok(&self.authority)
+    }
+
+    fn sign_token(&self, claims: types::Claims) -> Result<String, types::Error> {
+        let tokens = self.authority()?.tokens();
+        tokens
+            .mint(convert::read_claims(claims)?, clock::now_s())
+            .map(|(token, _)| token)
+            .map_err(types::Error::Invalid)
+    }
+
+    async fn sign_crl(
+        &self,
+        number: u64,
+        revoked: Vec<authority::Revoked>,
+        next_update: i64,
+    ) -> Result<String, types::Error> {
+        let authority = self.authority()?;
+        if revoked.len() > ca::REVOKED_CERTIFICATES_MAX {
+            let text = format!(
+                "a revocation list holds at most {} certificates",
+                ca::REVOKED_CERTIFICATES_MAX
+            );
+            return Err(types::Error::LimitExceeded(text));
+        }
+        if let Some(bad) = revoked.iter().find(|entry| !pki::is_serial(&entry.serial)) {
+            return Err(types::Error::Invalid(format!(
+                "`{}` is no serial number",
+                bad.serial
+            )));
+        }
+        if next_update <= clock::now_s() {
+            return Err(types::Error::Invalid("`next-update` is past".to_owned()));
+        }
+        let entries = revoked
+            .into_iter()
+            .map(|entry| (entry.serial, entry.at))
+            .collect();
+        match authority.sign_crl(number, entries, next_update).await {
+            Ok(Some(pem)) => Ok(pem),
+            Ok(None) => Err(types::Error::Invalid(format!(
+                "a list with number {number} or a higher one was signed before"
+            ))),
+            Err(error) => Err(fault("signing a revocation list", &error)),
+        }
+    }
+}
