@@ -699,6 +699,24 @@ fn administration_needs_the_role_and_the_operator_gives_it() {
         .token(&boss_token)
         .send();
     assert!(audit.expect_status(200).text().contains("account.deleted"));
+
+    // Who loses a role loses it at once; the session goes on without it.
+    let second = refresh(platform, &boss.refresh).expect_status(401);
+    assert!(second.text().contains("sign in again"), "used above");
+    let again = login(platform, &boss.username, PASSWORD).expect_status(200);
+    let again = again.json();
+    list("limit=1").expect_status(401);
+    set(&platform.operator(), json!(["moderator"])).expect_status(200);
+    me(platform, &text(&again["accessToken"])).expect_status(401);
+    let lesser = refresh(platform, &text(&again["refreshToken"]))
+        .expect_status(200)
+        .json();
+    assert_eq!(lesser["user"]["roles"], json!(["moderator"]));
+    platform
+        .call("auth", "GET", "/api/users")
+        .token(&text(&lesser["accessToken"]))
+        .send()
+        .expect_status(403);
 }
 
 #[test]

@@ -5,9 +5,10 @@ use super::sessions::end_everything;
 use super::valid;
 use super::view::{Me, Profile};
 use crate::facts::{Facts, subject};
+use crate::flow::end;
 use crate::flow::issue::{ADMIN_ROLE, Account};
 use crate::store::audit::{self, Entry};
-use crate::store::users;
+use crate::store::{grants, users};
 use exprsn_sdk::prelude::*;
 
 /// `GET /api/users/{id}`
@@ -58,7 +59,8 @@ pub struct Roles {
     roles: Vec<String>,
 }
 
-/// `PUT /api/users/{id}/roles`: what was lost ends with the next refresh, at the latest with the present access token.
+/// `PUT /api/users/{id}/roles`: what is gained comes with the next refresh; where something is lost, the present access tokens
+/// end at once.
 pub async fn set_roles(
     user: User,
     facts: Facts,
@@ -87,7 +89,14 @@ pub async fn set_roles(
     };
     let detail = json!({ "by": by, "before": account.roles, "after": roles });
     audit::write(&tx, entry, &facts, detail).await?;
+    let loses = account.roles.iter().any(|role| !roles.contains(role));
+    let tokens = match loses {
+        true => grants::tokens_of_user(&tx, &id, facts.now).await?,
+        false => Vec::new(),
+    };
+    let doomed = end::doom(&tx, tokens).await?;
     tx.commit().await?;
+    end::finish(doomed).await;
     account.roles = roles;
     Ok(Json(Me::from(&account)))
 }

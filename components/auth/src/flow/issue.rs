@@ -122,13 +122,16 @@ pub async fn mint_for_person(
     } else {
         scopes.without(Scope::Admin)
     };
-    let extra = json!({
+    let mut extra = json!({
         "sid": grant.session_id,
         "scope": scopes.to_string(),
         "client_id": grant.client_id,
-        "username": account.user.username,
-        "roles": account.roles,
     });
+    // A client that may only know who somebody is can read the token too, and shall not learn more from it.
+    if !scopes.permissions().is_empty() {
+        extra["username"] = account.user.username.clone().into();
+        extra["roles"] = json!(account.roles);
+    }
     mint(format!("user:{}", account.user.id), scopes, extra, facts).await
 }
 

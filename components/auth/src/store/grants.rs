@@ -187,6 +187,15 @@ pub async fn revoke(tx: &sql::Tx, which: Which<'_>, now: i64) -> Result<Vec<Acce
         .await?)
 }
 
+/// The live access tokens of a person.
+pub async fn tokens_of_user(tx: &sql::Tx, user_id: &str, now: i64) -> Result<Vec<AccessToken>> {
+    let text = "SELECT a.id, a.expires_at FROM access_tokens a JOIN grants g ON g.id = a.grant_id \
+                WHERE g.user_id = $1 AND a.expires_at > $2";
+    Ok(tx
+        .query_as(text, params![user_id, now.div_euclid(1_000)])
+        .await?)
+}
+
 /// The live access tokens that a client holds in its own name.
 pub async fn own_tokens(tx: &sql::Tx, client_id: &str, now: i64) -> Result<Vec<AccessToken>> {
     let text = "SELECT id, expires_at FROM access_tokens WHERE client_id = $1 AND grant_id IS NULL AND expires_at > $2";
