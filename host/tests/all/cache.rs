@@ -10,12 +10,23 @@ key_bytes_max = 100";
 
 fn platform() -> &'static Platform {
     static PLATFORM: OnceLock<Platform> = OnceLock::new();
-    PLATFORM.get_or_init(|| Platform::start(&Setup { guests: &["broker"], config: LIMITS, ..Setup::default() }))
+    PLATFORM.get_or_init(|| {
+        Platform::start(&Setup {
+            guests: &["broker"],
+            config: LIMITS,
+            ..Setup::default()
+        })
+    })
 }
 
 #[track_caller]
 fn call(wish: Value) -> Value {
-    platform().call("broker", "POST", "/cache").json(&wish).send().expect_status(200).json()
+    platform()
+        .call("broker", "POST", "/cache")
+        .json(&wish)
+        .send()
+        .expect_status(200)
+        .json()
 }
 
 #[track_caller]
@@ -26,8 +37,12 @@ fn expect(wish: Value, answer: Value) {
 #[track_caller]
 fn expect_error(wish: Value, texts: &[&str]) {
     let answer = call(wish);
-    let error = answer["error"].as_str().unwrap_or_else(|| panic!("no error: {answer}"));
-    texts.iter().for_each(|text| assert!(error.contains(text), "no `{text}` in {error}"));
+    let error = answer["error"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no error: {answer}"));
+    texts
+        .iter()
+        .for_each(|text| assert!(error.contains(text), "no `{text}` in {error}"));
 }
 
 fn get(key: &str) -> Value {
@@ -37,7 +52,8 @@ fn get(key: &str) -> Value {
 #[test]
 fn values_are_set_read_and_removed() {
     let set = |value: &str| json!({ "call": "set", "key": "value", "value": value });
-    let set_if_absent = |value: &str| json!({ "call": "setIfAbsent", "key": "value", "value": value });
+    let set_if_absent =
+        |value: &str| json!({ "call": "setIfAbsent", "key": "value", "value": value });
     let delete = || json!({ "call": "delete", "key": "value" });
     expect(get("value"), Value::Null);
     expect(set("1"), Value::Null);
@@ -51,9 +67,17 @@ fn values_are_set_read_and_removed() {
 
 #[test]
 fn values_expire() {
-    expect(json!({ "call": "set", "key": "short", "value": "1", "ttlMs": 50 }), Value::Null);
-    eventually("it has expired", || call(get("short"))["ok"].is_null().then_some(()));
-    expect_error(json!({ "call": "set", "key": "short", "value": "1", "ttlMs": 0 }), &["Invalid", "ttl_ms"]);
+    expect(
+        json!({ "call": "set", "key": "short", "value": "1", "ttlMs": 50 }),
+        Value::Null,
+    );
+    eventually("it has expired", || {
+        call(get("short"))["ok"].is_null().then_some(())
+    });
+    expect_error(
+        json!({ "call": "set", "key": "short", "value": "1", "ttlMs": 0 }),
+        &["Invalid", "ttl_ms"],
+    );
 }
 
 #[test]
@@ -65,19 +89,33 @@ fn increments_of_many_requests_add_up() {
         }
     });
     expect(increment(-200), json!(0));
-    expect(json!({ "call": "set", "key": "word", "value": "x" }), Value::Null);
-    expect_error(json!({ "call": "increment", "key": "word", "by": 1 }), &["Invalid", "not a whole number"]);
+    expect(
+        json!({ "call": "set", "key": "word", "value": "x" }),
+        Value::Null,
+    );
+    expect_error(
+        json!({ "call": "increment", "key": "word", "by": 1 }),
+        &["Invalid", "not a whole number"],
+    );
 }
 
 #[test]
 fn a_bucket_gives_what_it_holds() {
-    let take = |tokens: u64| {
-        json!({ "call": "takeTokens", "key": "bucket", "capacity": 10, "refillPerSecond": 0.001, "tokens": tokens })
-    };
+    let take = |tokens: u64| json!({ "call": "takeTokens", "key": "bucket", "capacity": 10, "refillPerSecond": 0.001, "tokens": tokens });
     let first = call(take(7))["ok"].clone();
-    assert_eq!((&first["allowed"], &first["remaining"], &first["retryAfterMs"]), (&json!(true), &json!(3), &json!(0)));
+    assert_eq!(
+        (
+            &first["allowed"],
+            &first["remaining"],
+            &first["retryAfterMs"]
+        ),
+        (&json!(true), &json!(3), &json!(0))
+    );
     let second = call(take(4))["ok"].clone();
-    assert_eq!((&second["allowed"], &second["remaining"]), (&json!(false), &json!(3)));
+    assert_eq!(
+        (&second["allowed"], &second["remaining"]),
+        (&json!(false), &json!(3))
+    );
     let wait = second["retryAfterMs"].as_u64().expect("a time");
     assert!((900_000..=1_000_000).contains(&wait), "{second}");
     assert!(second["resetMs"].as_u64() > Some(wait), "{second}");
@@ -87,8 +125,14 @@ fn a_bucket_gives_what_it_holds() {
 #[test]
 fn errors_when_a_limit_is_exceeded() {
     let set = |key: &str, value: &str| json!({ "call": "set", "key": key, "value": value });
-    expect_error(set("long", &"x".repeat(1_001)), &["LimitExceeded", "value_bytes_max is 1000"]);
-    expect_error(set(&"k".repeat(101), "x"), &["LimitExceeded", "key_bytes_max is 100"]);
+    expect_error(
+        set("long", &"x".repeat(1_001)),
+        &["LimitExceeded", "value_bytes_max is 1000"],
+    );
+    expect_error(
+        set(&"k".repeat(101), "x"),
+        &["LimitExceeded", "key_bytes_max is 100"],
+    );
     expect_error(set("", "x"), &["Invalid", "at least 1 byte"]);
 }
 
@@ -96,8 +140,15 @@ fn errors_when_a_limit_is_exceeded() {
 fn errors_when_not_granted() {
     // A guest without the grant has no such import: it does not load. `grants.rs` shows that for a component that tries.
     let config = "[service.exprsn-broker]\ngrants = { cache = \"refused\" }";
-    let refused = Platform::prepare(&Setup { guests: &["broker"], config, ..Setup::default() });
+    let refused = Platform::prepare(&Setup {
+        guests: &["broker"],
+        config,
+        ..Setup::default()
+    });
     let output = refused.try_restart().expect_err("it does not start");
     let told = format!("{output}{}", refused.log());
-    assert!(told.contains("exprsn-broker asks for `cache`") && told.contains("refuses"), "{told}");
+    assert!(
+        told.contains("exprsn-broker asks for `cache`") && told.contains("refuses"),
+        "{told}"
+    );
 }

@@ -43,10 +43,20 @@ pub fn take(state: Option<State>, rate: Rate, tokens: u64, now_ms: u64) -> (Stat
     let answer = Answer {
         allowed,
         remaining: left as u64,
-        retry_after_ms: if allowed { 0 } else { wait_ms(wanted, filled, rate) },
+        retry_after_ms: if allowed {
+            0
+        } else {
+            wait_ms(wanted, filled, rate)
+        },
         reset_ms: wait_ms(capacity, left, rate),
     };
-    (State { tokens: left, at_ms }, answer)
+    (
+        State {
+            tokens: left,
+            at_ms,
+        },
+        answer,
+    )
 }
 
 /// Milliseconds until a bucket that holds `held` will hold `wanted`.
@@ -64,7 +74,10 @@ fn wait_ms(wanted: f64, held: f64, rate: Rate) -> u64 {
 mod tests {
     use super::*;
 
-    const RATE: Rate = Rate { capacity: 10, refill_per_second: 2.0 };
+    const RATE: Rate = Rate {
+        capacity: 10,
+        refill_per_second: 2.0,
+    };
 
     /// Runs requests of (tokens, at) and answers who was allowed.
     fn allowed(requests: &[(u64, u64)]) -> Vec<bool> {
@@ -81,18 +94,48 @@ mod tests {
 
     #[test]
     fn a_full_bucket_gives_its_capacity_then_its_refill() {
-        assert_eq!(allowed(&[(10, 0), (1, 0), (1, 499), (1, 500), (1, 501)]), [true, false, false, true, false]);
-        assert_eq!(allowed(&[(10, 0), (10, 4_999), (10, 5_000)]), [true, false, true]);
+        assert_eq!(
+            allowed(&[(10, 0), (1, 0), (1, 499), (1, 500), (1, 501)]),
+            [true, false, false, true, false]
+        );
+        assert_eq!(
+            allowed(&[(10, 0), (10, 4_999), (10, 5_000)]),
+            [true, false, true]
+        );
     }
 
     #[test]
     fn answers_say_when() {
         let (state, answer) = take(None, RATE, 7, 1_000);
-        assert_eq!(answer, Answer { allowed: true, remaining: 3, retry_after_ms: 0, reset_ms: 3_500 });
+        assert_eq!(
+            answer,
+            Answer {
+                allowed: true,
+                remaining: 3,
+                retry_after_ms: 0,
+                reset_ms: 3_500
+            }
+        );
         let (state, answer) = take(Some(state), RATE, 5, 1_000);
-        assert_eq!(answer, Answer { allowed: false, remaining: 3, retry_after_ms: 1_000, reset_ms: 3_500 });
+        assert_eq!(
+            answer,
+            Answer {
+                allowed: false,
+                remaining: 3,
+                retry_after_ms: 1_000,
+                reset_ms: 3_500
+            }
+        );
         let (_, answer) = take(Some(state), RATE, 5, 2_000);
-        assert_eq!(answer, Answer { allowed: true, remaining: 0, retry_after_ms: 0, reset_ms: 5_000 });
+        assert_eq!(
+            answer,
+            Answer {
+                allowed: true,
+                remaining: 0,
+                retry_after_ms: 0,
+                reset_ms: 5_000
+            }
+        );
     }
 
     #[test]
@@ -109,10 +152,16 @@ mod tests {
     #[test]
     fn what_never_fits_is_never_there() {
         assert_eq!(take(None, RATE, 11, 0).1.retry_after_ms, u64::MAX);
-        let still = Rate { capacity: 1, refill_per_second: 0.0 };
+        let still = Rate {
+            capacity: 1,
+            refill_per_second: 0.0,
+        };
         let (state, first) = take(None, still, 1, 0);
         assert!(first.allowed && first.reset_ms == u64::MAX);
-        assert_eq!(take(Some(state), still, 1, 1 << 40).1.retry_after_ms, u64::MAX);
+        assert_eq!(
+            take(Some(state), still, 1, 1 << 40).1.retry_after_ms,
+            u64::MAX
+        );
     }
 
     #[test]

@@ -38,7 +38,11 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { bytes_max: 64 << 20, value_bytes_max: 1 << 20, key_bytes_max: 512 }
+        Self {
+            bytes_max: 64 << 20,
+            value_bytes_max: 1 << 20,
+            key_bytes_max: 512,
+        }
     }
 }
 
@@ -68,7 +72,10 @@ impl Capability for Cache {
     type Lent = Lent;
 
     async fn connect(_boot: &Boot, config: Config) -> Result<Self> {
-        Ok(Self { config, services: Mutex::default() })
+        Ok(Self {
+            config,
+            services: Mutex::default(),
+        })
     }
 
     fn link(linker: &mut Linker<StoreState>, _grant: &Grant) -> Result<()> {
@@ -77,8 +84,13 @@ impl Capability for Cache {
 
     async fn lend(&self, borrower: &Borrower<'_>, _grant: &Grant) -> Result<Lent> {
         let mut services = self.services.lock().expect("no holder of this lock panics");
-        let memory = services.entry(borrower.name.clone()).or_insert_with(|| Memory::new(self.config.bytes_max));
-        Ok(Lent { config: self.config, memory: memory.clone() })
+        let memory = services
+            .entry(borrower.name.clone())
+            .or_insert_with(|| Memory::new(self.config.bytes_max));
+        Ok(Lent {
+            config: self.config,
+            memory: memory.clone(),
+        })
     }
 }
 
@@ -86,10 +98,12 @@ impl Lent {
     fn check_key(&self, key: &str) -> Result<(), store::Error> {
         let max = self.config.key_bytes_max;
         match key.len() {
-            0 => Err(store::Error::Invalid("a key has at least 1 byte".to_owned())),
-            bytes if bytes > max => {
-                Err(store::Error::LimitExceeded(format!("the key has {bytes} bytes, and key_bytes_max is {max}")))
-            }
+            0 => Err(store::Error::Invalid(
+                "a key has at least 1 byte".to_owned(),
+            )),
+            bytes if bytes > max => Err(store::Error::LimitExceeded(format!(
+                "the key has {bytes} bytes, and key_bytes_max is {max}"
+            ))),
             _ => Ok(()),
         }
     }
@@ -99,7 +113,9 @@ impl Lent {
         check_ttl(ttl_ms)?;
         let (bytes, max) = (value.len(), self.config.value_bytes_max);
         if bytes > max {
-            return Err(store::Error::LimitExceeded(format!("the value has {bytes} bytes, and value_bytes_max is {max}")));
+            return Err(store::Error::LimitExceeded(format!(
+                "the value has {bytes} bytes, and value_bytes_max is {max}"
+            )));
         }
         Ok(())
     }
@@ -114,16 +130,31 @@ fn check_ttl(ttl_ms: Option<u64>) -> Result<(), store::Error> {
 
 fn check_rate(capacity: u64, refill_per_second: f64, tokens: u64) -> Result<Rate, store::Error> {
     if capacity == 0 || tokens > capacity {
-        return Err(store::Error::Invalid(format!("a bucket of capacity {capacity} never holds {tokens} tokens")));
+        return Err(store::Error::Invalid(format!(
+            "a bucket of capacity {capacity} never holds {tokens} tokens"
+        )));
     }
     if !refill_per_second.is_finite() || refill_per_second < 0.0 {
-        return Err(store::Error::Invalid(format!("refill_per_second {refill_per_second} is not a rate")));
+        return Err(store::Error::Invalid(format!(
+            "refill_per_second {refill_per_second} is not a rate"
+        )));
     }
-    Ok(Rate { capacity, refill_per_second })
+    Ok(Rate {
+        capacity,
+        refill_per_second,
+    })
 }
 
 fn lent<T: 'static>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Lent {
-    accessor.with(|mut access| access.get().service.lent.cache.clone().expect("linked only where granted"))
+    accessor.with(|mut access| {
+        access
+            .get()
+            .service
+            .lent
+            .cache
+            .clone()
+            .expect("linked only where granted")
+    })
 }
 
 fn told(error: memory::Error) -> store::Error {
@@ -135,9 +166,14 @@ fn told(error: memory::Error) -> store::Error {
 impl store::Host for StoreState {}
 
 impl<T: Send + 'static> store::HostWithStore<T> for HasSelf<StoreState> {
-    async fn get(accessor: &Accessor<T, Self>, key: String) -> Result<Result<Option<Vec<u8>>, store::Error>> {
+    async fn get(
+        accessor: &Accessor<T, Self>,
+        key: String,
+    ) -> Result<Result<Option<Vec<u8>>, store::Error>> {
         let lent = lent(accessor);
-        Ok(lent.check_key(&key).map(|()| lent.memory.get(&key).map(|value| value.to_vec())))
+        Ok(lent
+            .check_key(&key)
+            .map(|()| lent.memory.get(&key).map(|value| value.to_vec())))
     }
 
     async fn set(
@@ -147,7 +183,9 @@ impl<T: Send + 'static> store::HostWithStore<T> for HasSelf<StoreState> {
         ttl_ms: Option<u64>,
     ) -> Result<Result<(), store::Error>> {
         let lent = lent(accessor);
-        Ok(lent.check(&key, &value, ttl_ms).map(|()| lent.memory.set(&key, value, ttl_ms)))
+        Ok(lent
+            .check(&key, &value, ttl_ms)
+            .map(|()| lent.memory.set(&key, value, ttl_ms)))
     }
 
     async fn set_if_absent(
@@ -157,10 +195,15 @@ impl<T: Send + 'static> store::HostWithStore<T> for HasSelf<StoreState> {
         ttl_ms: Option<u64>,
     ) -> Result<Result<bool, store::Error>> {
         let lent = lent(accessor);
-        Ok(lent.check(&key, &value, ttl_ms).map(|()| lent.memory.set_if_absent(&key, value, ttl_ms)))
+        Ok(lent
+            .check(&key, &value, ttl_ms)
+            .map(|()| lent.memory.set_if_absent(&key, value, ttl_ms)))
     }
 
-    async fn delete(accessor: &Accessor<T, Self>, key: String) -> Result<Result<bool, store::Error>> {
+    async fn delete(
+        accessor: &Accessor<T, Self>,
+        key: String,
+    ) -> Result<Result<bool, store::Error>> {
         let lent = lent(accessor);
         Ok(lent.check_key(&key).map(|()| lent.memory.delete(&key)))
     }
@@ -172,7 +215,9 @@ impl<T: Send + 'static> store::HostWithStore<T> for HasSelf<StoreState> {
         ttl_ms: Option<u64>,
     ) -> Result<Result<i64, store::Error>> {
         let lent = lent(accessor);
-        Ok(lent.check(&key, &[], ttl_ms).and_then(|()| lent.memory.increment(&key, by, ttl_ms).map_err(told)))
+        Ok(lent
+            .check(&key, &[], ttl_ms)
+            .and_then(|()| lent.memory.increment(&key, by, ttl_ms).map_err(told)))
     }
 
     async fn take_tokens(
@@ -183,7 +228,9 @@ impl<T: Send + 'static> store::HostWithStore<T> for HasSelf<StoreState> {
         tokens: u64,
     ) -> Result<Result<store::Bucket, store::Error>> {
         let lent = lent(accessor);
-        let rate = lent.check_key(&key).and_then(|()| check_rate(capacity, refill_per_second, tokens));
+        let rate = lent
+            .check_key(&key)
+            .and_then(|()| check_rate(capacity, refill_per_second, tokens));
         Ok(rate.map(|rate| {
             let answer = lent.memory.take_tokens(&key, rate, tokens);
             store::Bucket {
@@ -207,11 +254,20 @@ mod tests {
 
     #[test]
     fn limits_and_nonsense_are_refused_by_name() {
-        let lent = Lent { config: Config::default(), memory: Memory::new(1) };
+        let lent = Lent {
+            config: Config::default(),
+            memory: Memory::new(1),
+        };
         assert!(lent.check("k", &[0; 1 << 20], Some(1)).is_ok());
         check(lent.check("", &[], None), "Invalid");
-        check(lent.check(&"k".repeat(513), &[], None), "key_bytes_max is 512");
-        check(lent.check("k", &[0; (1 << 20) + 1], None), "value_bytes_max is 1048576");
+        check(
+            lent.check(&"k".repeat(513), &[], None),
+            "key_bytes_max is 512",
+        );
+        check(
+            lent.check("k", &[0; (1 << 20) + 1], None),
+            "value_bytes_max is 1048576",
+        );
         check(lent.check("k", &[], Some(0)), "ttl_ms must be 1 or more");
         check(check_rate(0, 1.0, 0).map(drop), "capacity 0");
         check(check_rate(1, 1.0, 2).map(drop), "never holds 2");

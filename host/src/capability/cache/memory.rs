@@ -51,7 +51,9 @@ struct AtItsTime;
 
 impl Expiry<Key, Entry> for AtItsTime {
     fn expire_after_create(&self, _key: &Key, entry: &Entry, created: Instant) -> Option<Duration> {
-        entry.expires.map(|expires| expires.saturating_duration_since(created))
+        entry
+            .expires
+            .map(|expires| expires.saturating_duration_since(created))
     }
 
     fn expire_after_update(
@@ -61,7 +63,9 @@ impl Expiry<Key, Entry> for AtItsTime {
         updated: Instant,
         _remaining: Option<Duration>,
     ) -> Option<Duration> {
-        entry.expires.map(|expires| expires.saturating_duration_since(updated))
+        entry
+            .expires
+            .map(|expires| expires.saturating_duration_since(updated))
     }
 }
 
@@ -87,7 +91,10 @@ impl Memory {
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(AtItsTime)
             .build();
-        Self { entries, epoch: Instant::now() }
+        Self {
+            entries,
+            epoch: Instant::now(),
+        }
     }
 
     pub fn get(&self, key: &str) -> Option<Arc<[u8]>> {
@@ -99,13 +106,25 @@ impl Memory {
 
     /// Without `ttl_ms` the value stays until it is evicted.
     pub fn set(&self, key: &str, value: Vec<u8>, ttl_ms: Option<u64>) {
-        self.entries.insert(Key::Value(key.into()), Entry { content: Content::Value(value.into()), expires: expiry(ttl_ms) });
+        self.entries.insert(
+            Key::Value(key.into()),
+            Entry {
+                content: Content::Value(value.into()),
+                expires: expiry(ttl_ms),
+            },
+        );
     }
 
     /// Sets only where there is no value; answers whether it did.
     pub fn set_if_absent(&self, key: &str, value: Vec<u8>, ttl_ms: Option<u64>) -> bool {
-        let entry = || Entry { content: Content::Value(value.into()), expires: expiry(ttl_ms) };
-        self.entries.entry(Key::Value(key.into())).or_insert_with(entry).is_fresh()
+        let entry = || Entry {
+            content: Content::Value(value.into()),
+            expires: expiry(ttl_ms),
+        };
+        self.entries
+            .entry(Key::Value(key.into()))
+            .or_insert_with(entry)
+            .is_fresh()
     }
 
     /// Answers whether there was a value.
@@ -116,33 +135,46 @@ impl Memory {
     /// Adds to a number kept as decimal text. `ttl_ms` counts from the first increment.
     pub fn increment(&self, key: &str, by: i64, ttl_ms: Option<u64>) -> Result<i64, Error> {
         let mut sum = 0;
-        self.entries.entry(Key::Value(key.into())).and_try_compute_with(|held| {
-            let (number, expires) = match held.map(|held| held.into_value()) {
-                Some(Entry { content: Content::Value(text), expires }) => (number(&text)?, expires),
-                _ => (0, expiry(ttl_ms)),
-            };
-            sum = number
-                .checked_add(by)
-                .ok_or_else(|| Error::Invalid(format!("{number} + {by} does not fit into 64 bits")))?;
-            Ok(Op::Put(Entry { content: Content::Value(sum.to_string().into_bytes().into()), expires }))
-        })?;
+        self.entries
+            .entry(Key::Value(key.into()))
+            .and_try_compute_with(|held| {
+                let (number, expires) = match held.map(|held| held.into_value()) {
+                    Some(Entry {
+                        content: Content::Value(text),
+                        expires,
+                    }) => (number(&text)?, expires),
+                    _ => (0, expiry(ttl_ms)),
+                };
+                sum = number.checked_add(by).ok_or_else(|| {
+                    Error::Invalid(format!("{number} + {by} does not fit into 64 bits"))
+                })?;
+                Ok(Op::Put(Entry {
+                    content: Content::Value(sum.to_string().into_bytes().into()),
+                    expires,
+                }))
+            })?;
         Ok(sum)
     }
 
     /// Takes `tokens` from a bucket, atomically. A bucket that is full again is forgotten.
     pub fn take_tokens(&self, key: &str, rate: Rate, tokens: u64) -> Answer {
         let mut answer = None;
-        self.entries.entry(Key::Bucket(key.into())).and_compute_with(|held| {
-            let state = match held.map(|held| held.into_value().content) {
-                Some(Content::Bucket(state)) => Some(state),
-                _ => None,
-            };
-            let now_ms = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let (state, given) = bucket::take(state, rate, tokens, now_ms);
-            answer = Some(given);
-            // One millisecond more than until it is full: never forgotten while it is not.
-            Op::Put(Entry { content: Content::Bucket(state), expires: expiry(Some(given.reset_ms.saturating_add(1))) })
-        });
+        self.entries
+            .entry(Key::Bucket(key.into()))
+            .and_compute_with(|held| {
+                let state = match held.map(|held| held.into_value().content) {
+                    Some(Content::Bucket(state)) => Some(state),
+                    _ => None,
+                };
+                let now_ms = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let (state, given) = bucket::take(state, rate, tokens, now_ms);
+                answer = Some(given);
+                // One millisecond more than until it is full: never forgotten while it is not.
+                Op::Put(Entry {
+                    content: Content::Bucket(state),
+                    expires: expiry(Some(given.reset_ms.saturating_add(1))),
+                })
+            });
         answer.expect("the closure runs exactly once")
     }
 
@@ -154,13 +186,17 @@ impl Memory {
 }
 
 fn number(text: &[u8]) -> Result<i64, Error> {
-    let text = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    let text = std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse().ok());
     text.ok_or_else(|| Error::Invalid("the value is not a whole number".to_owned()))
 }
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory").field("entries", &self.entries.entry_count()).finish_non_exhaustive()
+        f.debug_struct("Memory")
+            .field("entries", &self.entries.entry_count())
+            .finish_non_exhaustive()
     }
 }
 
@@ -170,7 +206,9 @@ mod tests {
     use std::thread;
 
     fn text(memory: &Memory, key: &str) -> Option<String> {
-        memory.get(key).map(|value| String::from_utf8(value.to_vec()).unwrap())
+        memory
+            .get(key)
+            .map(|value| String::from_utf8(value.to_vec()).unwrap())
     }
 
     #[test]
@@ -195,7 +233,10 @@ mod tests {
         while memory.get("short").is_some() && Instant::now() < deadline {
             thread::yield_now();
         }
-        assert_eq!((text(&memory, "short"), memory.get("long").is_some()), (None, true));
+        assert_eq!(
+            (text(&memory, "short"), memory.get("long").is_some()),
+            (None, true)
+        );
         while Instant::now() < deadline && memory.get("count").is_some() {
             thread::yield_now();
         }
@@ -206,7 +247,14 @@ mod tests {
     fn increments_keep_the_first_ttl() {
         let memory = Memory::new(1 << 20);
         memory.increment("n", 1, Some(60_000)).unwrap();
-        let expires = |memory: &Memory| memory.entries.get(&Key::Value("n".into())).unwrap().expires.unwrap();
+        let expires = |memory: &Memory| {
+            memory
+                .entries
+                .get(&Key::Value("n".into()))
+                .unwrap()
+                .expires
+                .unwrap()
+        };
         let first = expires(&memory);
         memory.increment("n", 1, Some(90_000)).unwrap();
         assert_eq!(expires(&memory), first);
@@ -222,8 +270,12 @@ mod tests {
         });
         assert_eq!(text(&memory, "n").as_deref(), Some("4000"));
         memory.set("t", b"x1".to_vec(), None);
-        assert!(matches!(memory.increment("t", 1, None), Err(Error::Invalid(text)) if text.contains("not a whole number")));
-        assert!(matches!(memory.increment("n", i64::MAX, None), Err(Error::Invalid(text)) if text.contains("64 bits")));
+        assert!(
+            matches!(memory.increment("t", 1, None), Err(Error::Invalid(text)) if text.contains("not a whole number"))
+        );
+        assert!(
+            matches!(memory.increment("n", i64::MAX, None), Err(Error::Invalid(text)) if text.contains("64 bits"))
+        );
         assert_eq!(text(&memory, "n").as_deref(), Some("4000"));
     }
 
@@ -231,9 +283,16 @@ mod tests {
     fn buckets_are_atomic_and_apart_from_values() {
         let memory = Memory::new(1 << 20);
         memory.set("k", b"v".to_vec(), None);
-        let rate = Rate { capacity: 100, refill_per_second: 0.0 };
+        let rate = Rate {
+            capacity: 100,
+            refill_per_second: 0.0,
+        };
         let allowed: usize = thread::scope(|scope| {
-            let taker = || (0..50).filter(|_| memory.take_tokens("k", rate, 1).allowed).count();
+            let taker = || {
+                (0..50)
+                    .filter(|_| memory.take_tokens("k", rate, 1).allowed)
+                    .count()
+            };
             let takers: Vec<_> = (0..4).map(|_| scope.spawn(taker)).collect();
             takers.into_iter().map(|taker| taker.join().unwrap()).sum()
         });

@@ -38,7 +38,11 @@ pub fn delivery_queue(service: &ServiceName) -> String {
 impl Event {
     /// The job that delivers this event to one service. Its id is the event's, unique with its source.
     pub(crate) fn delivery(&self, attempts: u32) -> NewJob {
-        let mut job = NewJob::new(format!("{}/{}", self.source, self.id), self.topic.clone(), self.data.clone());
+        let mut job = NewJob::new(
+            format!("{}/{}", self.source, self.id),
+            self.topic.clone(),
+            self.data.clone(),
+        );
         job.attempts = Some(attempts);
         job.subject = self.subject.clone();
         job.origin = Some(self.source.clone());
@@ -49,7 +53,11 @@ impl Event {
     /// The event that `job` delivers; none where it is not a delivery.
     pub fn from_delivery(job: &Job) -> Option<Self> {
         let source = job.origin.clone()?;
-        let id = job.id.strip_prefix(source.as_str())?.strip_prefix('/')?.to_owned();
+        let id = job
+            .id
+            .strip_prefix(source.as_str())?
+            .strip_prefix('/')?
+            .to_owned();
         Some(Self {
             id,
             source,

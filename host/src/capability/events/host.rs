@@ -23,7 +23,9 @@ use std::{
 };
 use wasmtime::{
     Result, StoreContextMut,
-    component::{Accessor, Destination, HasSelf, Linker, StreamProducer, StreamReader, StreamResult},
+    component::{
+        Accessor, Destination, HasSelf, Linker, StreamProducer, StreamReader, StreamResult,
+    },
 };
 
 wasmtime::component::bindgen!({
@@ -75,7 +77,9 @@ impl Grant {
         if self.publish.iter().any(|pattern| matches(pattern, topic)) {
             return Ok(());
         }
-        Err(format!("topic `{topic}` is not granted: add \"{topic}\" to `publish` under [grants.events] in component.toml"))
+        Err(format!(
+            "topic `{topic}` is not granted: add \"{topic}\" to `publish` under [grants.events] in component.toml"
+        ))
     }
 
     fn allow_live(&self) -> Result<(), types::Error> {
@@ -112,7 +116,11 @@ impl Capability for Events {
 
     async fn connect(boot: &Boot, config: Config) -> Result<Self> {
         let hub = Hub::new(config.listeners_max, config.live_buffered_max);
-        Ok(Self { broker: boot.broker.clone(), hub, config: Arc::new(config) })
+        Ok(Self {
+            broker: boot.broker.clone(),
+            hub,
+            config: Arc::new(config),
+        })
     }
 
     fn link(linker: &mut Linker<StoreState>, _grant: &Grant) -> Result<()> {
@@ -135,7 +143,9 @@ impl Capability for Events {
 impl Lent {
     /// The event that the guest asks for, with what the host knows of it.
     fn event(&self, new: publisher::NewEvent, trace: TraceContext) -> Result<Event, types::Error> {
-        self.grant.allow_publish(&new.topic).map_err(types::Error::AccessDenied)?;
+        self.grant
+            .allow_publish(&new.topic)
+            .map_err(types::Error::AccessDenied)?;
         Ok(Event {
             id: new.id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
             source: self.service.clone(),
@@ -162,7 +172,9 @@ impl Lent {
         self.check_channel(channel)?;
         let (bytes, max) = (data.len(), self.config.live_bytes_max);
         if bytes > max {
-            return Err(types::Error::LimitExceeded(format!("the message has {bytes} bytes, and live_bytes_max is {max}")));
+            return Err(types::Error::LimitExceeded(format!(
+                "the message has {bytes} bytes, and live_bytes_max is {max}"
+            )));
         }
         self.hub.broadcast(&self.service, channel, data);
         Ok(())
@@ -193,7 +205,12 @@ fn told(error: queue::Error) -> types::Error {
 fn lent<T: 'static>(accessor: &Accessor<T, HasSelf<StoreState>>) -> (Lent, TraceContext) {
     accessor.with(|mut access| {
         let state = access.get();
-        let lent = state.service.lent.events.clone().expect("linked only where granted");
+        let lent = state
+            .service
+            .lent
+            .events
+            .clone()
+            .expect("linked only where granted");
         (lent, state.invocation.trace)
     })
 }
@@ -231,7 +248,9 @@ impl<T: Send + 'static> live::HostWithStore<T> for HasSelf<StoreState> {
         channel: String,
     ) -> Result<Result<StreamReader<String>, types::Error>> {
         match lent(accessor).0.listen(&channel) {
-            Ok(listener) => accessor.with(|access| StreamReader::new(access, Messages(listener))).map(Ok),
+            Ok(listener) => accessor
+                .with(|access| StreamReader::new(access, Messages(listener)))
+                .map(Ok),
             Err(error) => Ok(Err(error)),
         }
     }
@@ -274,9 +293,19 @@ mod tests {
 
     #[test]
     fn denials_say_what_to_add_where() {
-        let grant = Grant { publish: vec!["post.*".to_owned()], ..Grant::default() };
+        let grant = Grant {
+            publish: vec!["post.*".to_owned()],
+            ..Grant::default()
+        };
         assert_eq!(grant.allow_publish("post.created"), Ok(()));
-        assert!(grant.allow_publish("user.created").unwrap_err().contains("add \"user.created\" to `publish`"));
-        assert!(matches!(grant.allow_live(), Err(types::Error::AccessDenied(text)) if text.contains("live = true")));
+        assert!(
+            grant
+                .allow_publish("user.created")
+                .unwrap_err()
+                .contains("add \"user.created\" to `publish`")
+        );
+        assert!(
+            matches!(grant.allow_live(), Err(types::Error::AccessDenied(text)) if text.contains("live = true"))
+        );
     }
 }

@@ -52,7 +52,9 @@ impl Hub {
     pub fn broadcast(&self, service: &ServiceName, channel: &str, data: &str) -> usize {
         let key = (service.clone(), channel.into());
         let mut channels = self.shard(&key);
-        let Some(listeners) = channels.get_mut(&key) else { return 0 };
+        let Some(listeners) = channels.get_mut(&key) else {
+            return 0;
+        };
         let data: Arc<str> = data.into();
         listeners.retain(|(_, listener)| listener.try_send(data.clone()).is_ok());
         let reached = listeners.len();
@@ -65,16 +67,31 @@ impl Hub {
     /// Messages of a channel from now on; none when there are as many listeners as may be.
     pub fn listen(self: &Arc<Self>, service: &ServiceName, channel: &str) -> Option<Listener> {
         let more = |count: usize| (count < self.listeners_max).then_some(count + 1);
-        self.listeners.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        self.listeners
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()?;
         let (sender, receiver) = mpsc::channel(self.buffered_max);
-        let (key, id) = ((service.clone(), channel.into()), self.next_id.fetch_add(1, Ordering::Relaxed));
-        self.shard(&key).entry(key.clone()).or_default().push((id, sender));
-        Some(Listener { hub: self.clone(), key, id, receiver })
+        let (key, id) = (
+            (service.clone(), channel.into()),
+            self.next_id.fetch_add(1, Ordering::Relaxed),
+        );
+        self.shard(&key)
+            .entry(key.clone())
+            .or_default()
+            .push((id, sender));
+        Some(Listener {
+            hub: self.clone(),
+            key,
+            id,
+            receiver,
+        })
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Channels> {
         let index = self.hasher.hash_one(key) as usize % SHARDS;
-        self.shards[index].lock().expect("no holder of this lock panics")
+        self.shards[index]
+            .lock()
+            .expect("no holder of this lock panics")
     }
 
     fn leave(&self, key: &Key, id: u64) {
@@ -90,13 +107,18 @@ impl Hub {
 
     #[cfg(test)]
     fn channels(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().unwrap().len()).sum()
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().unwrap().len())
+            .sum()
     }
 }
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("listeners", &self.listeners()).finish_non_exhaustive()
+        f.debug_struct("Hub")
+            .field("listeners", &self.listeners())
+            .finish_non_exhaustive()
     }
 }
 
@@ -144,7 +166,13 @@ mod tests {
         let mut second = hub.listen(&a, "x").unwrap();
         let _others = [hub.listen(&a, "y").unwrap(), hub.listen(&b, "x").unwrap()];
         assert_eq!(hub.broadcast(&a, "x", "1"), 2);
-        assert_eq!((next(&mut first).await.as_deref(), next(&mut second).await.as_deref()), (Some("1"), Some("1")));
+        assert_eq!(
+            (
+                next(&mut first).await.as_deref(),
+                next(&mut second).await.as_deref()
+            ),
+            (Some("1"), Some("1"))
+        );
     }
 
     #[tokio::test]
@@ -166,7 +194,9 @@ mod tests {
     fn channels_go_with_their_last_listener_and_are_bounded() {
         let hub = Hub::new(1_000, 2);
         let a = service("a");
-        let listeners: Vec<_> = (0..1_000).map(|n| hub.listen(&a, &format!("{n}")).unwrap()).collect();
+        let listeners: Vec<_> = (0..1_000)
+            .map(|n| hub.listen(&a, &format!("{n}")).unwrap())
+            .collect();
         assert_eq!((hub.channels(), hub.listeners()), (1_000, 1_000));
         assert!(hub.listen(&a, "one more").is_none());
         drop(listeners);

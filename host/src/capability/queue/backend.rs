@@ -106,12 +106,23 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
     /// Adds all or none. A job whose id the queue holds is not added again.
     ///
     /// Fails with [`Error::LimitExceeded`] where more than `pending_max` would wait.
-    fn add_many(&self, queue: &str, jobs: Vec<NewJob>, pending_max: u64, now_ms: i64) -> BoxFuture<'_, Result<()>>;
+    fn add_many(
+        &self,
+        queue: &str,
+        jobs: Vec<NewJob>,
+        pending_max: u64,
+        now_ms: i64,
+    ) -> BoxFuture<'_, Result<()>>;
 
     /// Delivers messages; one whose id is held or was held recently is skipped. Answers the queues that got jobs.
     ///
     /// With `pending_max` it fails where a subscriber's queue holds that many; without, what was promised is delivered.
-    fn deliver(&self, batch: Vec<Message>, pending_max: Option<u64>, now_ms: i64) -> BoxFuture<'_, Result<Vec<String>>>;
+    fn deliver(
+        &self,
+        batch: Vec<Message>,
+        pending_max: Option<u64>,
+        now_ms: i64,
+    ) -> BoxFuture<'_, Result<Vec<String>>>;
 
     /// Sets the defaults of a queue, creating it where absent.
     fn declare(&self, queue: &str, settings: Settings) -> BoxFuture<'_, Result<()>>;
@@ -138,7 +149,13 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
     fn get(&self, queue: &str, id: &str) -> BoxFuture<'_, Result<Job>>;
 
     /// Jobs in `state`, newest first; waiting ones of a paused queue count as waiting and as paused.
-    fn list(&self, queue: &str, state: State, offset: u64, limit: u64) -> BoxFuture<'_, Result<Vec<Job>>>;
+    fn list(
+        &self,
+        queue: &str,
+        state: State,
+        offset: u64,
+        limit: u64,
+    ) -> BoxFuture<'_, Result<Vec<Job>>>;
 
     /// Zeros for a queue that never was.
     fn counts(&self, queue: &str) -> BoxFuture<'_, Result<Counts>>;
@@ -175,7 +192,11 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
     ) -> BoxFuture<'_, Result<(Vec<String>, Option<i64>)>>;
 
     /// Makes `wanted` the subscriptions of `service`.
-    fn subscribe(&self, service: &ServiceName, wanted: Vec<Subscription>) -> BoxFuture<'_, Result<()>>;
+    fn subscribe(
+        &self,
+        service: &ServiceName,
+        wanted: Vec<Subscription>,
+    ) -> BoxFuture<'_, Result<()>>;
 
     fn subscriptions(&self) -> BoxFuture<'_, Result<Vec<Subscription>>>;
 

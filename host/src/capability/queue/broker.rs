@@ -2,21 +2,15 @@
 
 use super::{
     backend::{Backend, Error, Message, Recurrence, Result, Subscription, Take, Taken},
+    check::{check_event, check_job, check_queue_name},
     dispatch::{Consumer, JobHandler, QueueSpec},
-    job::{
-        ATTEMPTS_MAX, Backoff, Claim, Counts, DELAY_MS_MAX, EVENTS_PREFIX, ID_BYTES_MAX, Job, NAME_BYTES_MAX, NewJob,
-        Outcome, PRIORITY_MAX, QUEUE_NAME_BYTES_MAX, State, TIMEOUT_MS_MAX,
-    },
+    job::{ATTEMPTS_MAX, Claim, Counts, EVENTS_PREFIX, Job, NewJob, Outcome, State},
     limits::Config,
     schedule,
     sqlite::SqliteBackend,
 };
 use crate::{
-    capability::events::{EVENT_ID_BYTES_MAX, Event, SUBJECT_BYTES_MAX, TOPIC_BYTES_MAX},
-    clock::now_ms,
-    manifest,
-    name::ServiceName,
-    telemetry::chain,
+    capability::events::Event, clock::now_ms, manifest, name::ServiceName, telemetry::chain,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -91,65 +85,53 @@ impl Broker {
         check_queue_name(queue)?;
         if jobs.len() > self.config.batch_max {
             let (count, max) = (jobs.len(), self.config.batch_max);
-            return Err(Error::LimitExceeded(format!("{count} jobs in one call, and batch_max is {max}")));
+            return Err(Error::LimitExceeded(format!(
+                "{count} jobs in one call, and batch_max is {max}"
+            )));
         }
         for job in &jobs {
             self.check(job)?;
         }
         let ids = jobs.iter().map(|job| job.id.clone()).collect();
-        self.backend.add_many(queue, jobs, self.config.pending_max, now_ms()).await?;
+        self.backend
+            .add_many(queue, jobs, self.config.pending_max, now_ms())
+            .await?;
         self.signal(queue);
         Ok(ids)
     }
 
     /// Whether `job` keeps the limits; the error says which it breaks.
     pub fn check(&self, job: &NewJob) -> Result<()> {
-        check_data(&job.data, self.config.data_bytes_max, "data_bytes_max")?;
-        let invalid = |text: String| Err(Error::Invalid(text));
-        if job.id.is_empty() || job.id.len() > ID_BYTES_MAX {
-            return invalid(format!("a job id has 1 to {ID_BYTES_MAX} bytes"));
-        }
-        if job.name.len() > NAME_BYTES_MAX {
-            return invalid(format!("a job name has at most {NAME_BYTES_MAX} bytes"));
-        }
-        if job.attempts.is_some_and(|attempts| attempts == 0 || attempts > ATTEMPTS_MAX) {
-            return invalid(format!("attempts must be 1 to {ATTEMPTS_MAX}"));
-        }
-        if job.priority > PRIORITY_MAX {
-            return invalid(format!("priority must be 0 to {PRIORITY_MAX}"));
-        }
-        let wait_ms = match job.backoff {
-            Some(Backoff::Fixed { delay_ms } | Backoff::Exponential { delay_ms }) => delay_ms.max(job.delay_ms),
-            None => job.delay_ms,
-        };
-        if wait_ms > DELAY_MS_MAX {
-            return invalid(format!("a delay has at most {DELAY_MS_MAX} milliseconds"));
-        }
-        if job.timeout_ms.is_some_and(|timeout_ms| timeout_ms == 0 || timeout_ms > TIMEOUT_MS_MAX) {
-            return invalid(format!("timeout_ms must be 1 to {TIMEOUT_MS_MAX}"));
-        }
-        Ok(())
+        check_job(job, self.config.data_bytes_max)
     }
 
     /// Whether an event of these parts keeps the limits; the error says which it breaks.
-    pub fn check_event(&self, id: &str, topic: &str, subject: Option<&str>, data: &str) -> Result<()> {
-        let invalid = |text: String| Err(Error::Invalid(text));
-        if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX || topic.contains('*') {
-            return invalid(format!("a topic has 1 to {TOPIC_BYTES_MAX} bytes and no `*`"));
-        }
-        if id.is_empty() || id.len() > EVENT_ID_BYTES_MAX {
-            return invalid(format!("an event id has 1 to {EVENT_ID_BYTES_MAX} bytes"));
-        }
-        if subject.is_some_and(|subject| subject.len() > SUBJECT_BYTES_MAX) {
-            return invalid(format!("a subject has at most {SUBJECT_BYTES_MAX} bytes"));
-        }
-        check_data(data, self.config.event_bytes_max, "event_bytes_max")
+    pub fn check_event(
+        &self,
+        id: &str,
+        topic: &str,
+        subject: Option<&str>,
+        data: &str,
+    ) -> Result<()> {
+        check_event(id, topic, subject, data, self.config.event_bytes_max)
     }
 
     /// Publishes an event durably: every subscribing service gets it once, however often the id is published.
     pub async fn publish(&self, event: Event) -> Result<()> {
-        self.check_event(&event.id, &event.topic, event.subject.as_deref(), &event.data)?;
-        let touched = self.backend.deliver(vec![Message::Event(event)], Some(self.config.pending_max), now_ms()).await?;
+        self.check_event(
+            &event.id,
+            &event.topic,
+            event.subject.as_deref(),
+            &event.data,
+        )?;
+        let touched = self
+            .backend
+            .deliver(
+                vec![Message::Event(event)],
+                Some(self.config.pending_max),
+                now_ms(),
+            )
+            .await?;
         touched.iter().for_each(|queue| self.signal(queue));
         Ok(())
     }
@@ -163,7 +145,11 @@ impl Broker {
     }
 
     /// Makes the manifest's subscriptions those of `service`, durably: events reach it also when it was stopped.
-    pub async fn subscribe(&self, service: &ServiceName, wanted: &[manifest::Subscription]) -> Result<()> {
+    pub async fn subscribe(
+        &self,
+        service: &ServiceName,
+        wanted: &[manifest::Subscription],
+    ) -> Result<()> {
         let wanted = wanted.iter().map(|wanted| Subscription {
             service: service.clone(),
             topic: wanted.topic.clone(),
@@ -186,8 +172,16 @@ impl Broker {
     }
 
     /// Jobs in `state`, newest first, at most [`LIST_MAX`].
-    pub async fn list(&self, queue: &str, state: State, offset: u64, limit: u64) -> Result<Vec<Job>> {
-        self.backend.list(queue, state, offset, limit.min(LIST_MAX)).await
+    pub async fn list(
+        &self,
+        queue: &str,
+        state: State,
+        offset: u64,
+        limit: u64,
+    ) -> Result<Vec<Job>> {
+        self.backend
+            .list(queue, state, offset, limit.min(LIST_MAX))
+            .await
     }
 
     /// Zeros for a queue that never was.
@@ -199,8 +193,20 @@ impl Broker {
     pub async fn queues(&self) -> Result<Vec<QueueOverview>> {
         let counted = self.backend.overview().await?;
         let workers = self.workers();
-        let service = |name: &str| workers.get(name).map(ServiceName::to_string).unwrap_or_default();
-        Ok(counted.into_iter().map(|(name, counts)| QueueOverview { service: service(&name), name, counts }).collect())
+        let service = |name: &str| {
+            workers
+                .get(name)
+                .map(ServiceName::to_string)
+                .unwrap_or_default()
+        };
+        Ok(counted
+            .into_iter()
+            .map(|(name, counts)| QueueOverview {
+                service: service(&name),
+                name,
+                counts,
+            })
+            .collect())
     }
 
     /// Whether the broker can be read now.
@@ -222,7 +228,13 @@ impl Broker {
 
     /// Stops or restarts handing out jobs; active ones finish.
     pub async fn pause(&self, queue: &str, paused: bool) -> Result<()> {
-        check_queue_name(queue).or_else(|error| if queue.starts_with(EVENTS_PREFIX) { Ok(()) } else { Err(error) })?;
+        check_queue_name(queue).or_else(|error| {
+            if queue.starts_with(EVENTS_PREFIX) {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        })?;
         self.backend.pause(queue, paused).await?;
         self.signal(queue);
         Ok(())
@@ -237,10 +249,18 @@ impl Broker {
     ) -> Result<Consumer> {
         let (names, recurrences) = recurrences(&specs)?;
         for spec in &specs {
-            self.backend.declare(&spec.name, spec.settings.clone()).await?;
+            self.backend
+                .declare(&spec.name, spec.settings.clone())
+                .await?;
         }
-        self.backend.schedule(names, recurrences, schedule::next_due, now_ms()).await?;
-        self.workers().extend(specs.iter().map(|spec| (spec.name.clone(), service.clone())));
+        self.backend
+            .schedule(names, recurrences, schedule::next_due, now_ms())
+            .await?;
+        self.workers().extend(
+            specs
+                .iter()
+                .map(|spec| (spec.name.clone(), service.clone())),
+        );
         Ok(Consumer::start(self, service, specs, handler))
     }
 
@@ -259,12 +279,17 @@ impl Broker {
     }
 
     pub(super) async fn extend(&self, claims: Vec<Claim>, lease_ms: u64) -> Result<Vec<Claim>> {
-        self.backend.extend(claims, now_ms().saturating_add_unsigned(lease_ms)).await
+        self.backend
+            .extend(claims, now_ms().saturating_add_unsigned(lease_ms))
+            .await
     }
 
     /// Adds the jobs of occurrences that are due; answers when the next one is.
     pub(super) async fn recur(&self, queues: Vec<String>) -> Result<Option<i64>> {
-        let (touched, next) = self.backend.recur(queues, schedule::next_due, now_ms()).await?;
+        let (touched, next) = self
+            .backend
+            .recur(queues, schedule::next_due, now_ms())
+            .await?;
         touched.iter().for_each(|queue| self.signal(queue));
         Ok(next)
     }
@@ -272,7 +297,10 @@ impl Broker {
     /// Changes whenever `queue` may have something to take.
     pub(super) fn watch(&self, queue: &str) -> watch::Receiver<()> {
         let mut signals = self.signals.lock().expect("no holder of this lock panics");
-        signals.entry(queue.to_owned()).or_insert_with(|| watch::Sender::new(())).subscribe()
+        signals
+            .entry(queue.to_owned())
+            .or_insert_with(|| watch::Sender::new(()))
+            .subscribe()
     }
 
     pub(super) fn background(&self) -> &Handle {
@@ -280,7 +308,12 @@ impl Broker {
     }
 
     fn signal(&self, queue: &str) {
-        if let Some(signal) = self.signals.lock().expect("no holder of this lock panics").get(queue) {
+        if let Some(signal) = self
+            .signals
+            .lock()
+            .expect("no holder of this lock panics")
+            .get(queue)
+        {
             signal.send_modify(|()| ());
         }
     }
@@ -302,43 +335,33 @@ fn recurrences(specs: &[QueueSpec]) -> Result<(Vec<String>, Vec<Recurrence>)> {
     Ok((specs.iter().map(|spec| spec.name.clone()).collect(), wanted))
 }
 
-/// Whether guests may name a queue so: colons are the host's.
-pub fn check_queue_name(name: &str) -> Result<()> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if name.is_empty() || name.len() > QUEUE_NAME_BYTES_MAX || !name.bytes().all(plain) {
-        return Err(Error::Invalid(format!(
-            "queue name `{}` must have 1 to {QUEUE_NAME_BYTES_MAX} letters, digits, `-`, `_` or `.`",
-            name.escape_default().take(QUEUE_NAME_BYTES_MAX).collect::<String>()
-        )));
-    }
-    Ok(())
-}
-
-/// Whether `data` is JSON and small enough; the error names `limit`.
-pub fn check_data(data: &str, bytes_max: usize, limit: &str) -> Result<()> {
-    if data.len() > bytes_max {
-        return Err(Error::LimitExceeded(format!("data has {} bytes, and {limit} is {bytes_max}", data.len())));
-    }
-    match serde_json::from_str::<serde::de::IgnoredAny>(data) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Error::Invalid(format!("data is not JSON: {error}"))),
-    }
-}
-
 /// Returns stalled jobs and removes what is kept too long, until the broker has gone.
 async fn upkeep(broker: Weak<Broker>) {
     let mut tidied = Instant::now();
     loop {
-        let Some(check_ms) = broker.upgrade().map(|broker| broker.config.stalled_check_ms) else { return };
+        let Some(check_ms) = broker
+            .upgrade()
+            .map(|broker| broker.config.stalled_check_ms)
+        else {
+            return;
+        };
         tokio::time::sleep(Duration::from_millis(check_ms.max(1))).await;
-        let Some(broker) = broker.upgrade() else { return };
-        match broker.backend.rescue(broker.config.stalled_max, now_ms()).await {
+        let Some(broker) = broker.upgrade() else {
+            return;
+        };
+        match broker
+            .backend
+            .rescue(broker.config.stalled_max, now_ms())
+            .await
+        {
             Ok(touched) => touched.iter().for_each(|queue| {
                 tracing::warn!(%queue, "leases expired; their jobs wait again");
                 broker.signal(queue);
             }),
             Err(Error::Database(crate::sqlite::Error::Closed)) => return,
-            Err(error) => tracing::error!(error = chain(&error.into()), "cannot look for stalled jobs"),
+            Err(error) => {
+                tracing::error!(error = chain(&error.into()), "cannot look for stalled jobs")
+            }
         }
         if tidied.elapsed() >= Duration::from_millis(broker.config.tidy_ms) {
             tidied = Instant::now();
@@ -352,7 +375,9 @@ async fn tidy(broker: &Broker) {
         match broker.backend.tidy(now_ms()).await {
             Ok(true) => {}
             Ok(false) => return,
-            Err(error) => return tracing::error!(error = chain(&error.into()), "cannot remove old events"),
+            Err(error) => {
+                return tracing::error!(error = chain(&error.into()), "cannot remove old events");
+            }
         }
     }
 }

@@ -12,10 +12,7 @@ use super::{
     job::{Failure, Job, Settings},
 };
 use crate::{
-    capability::events::delivery_queue,
-    clock::now_ms,
-    manifest::Manifest,
-    name::ServiceName,
+    capability::events::delivery_queue, clock::now_ms, manifest::Manifest, name::ServiceName,
     telemetry::chain,
 };
 use futures::future::BoxFuture;
@@ -44,7 +41,11 @@ pub trait JobHandler: Send + Sync + 'static {
     /// Does a job of a queue of `service`; the answer is its return value as JSON.
     ///
     /// Dropped when the attempt's time is over, its lease is lost, or a drain ends.
-    fn handle(&self, service: &ServiceName, job: Job) -> BoxFuture<'static, Result<Option<String>, Failure>>;
+    fn handle(
+        &self,
+        service: &ServiceName,
+        job: Job,
+    ) -> BoxFuture<'static, Result<Option<String>, Failure>>;
 }
 
 /// How a service works on a queue.
@@ -62,15 +63,27 @@ pub struct QueueSpec {
 impl QueueSpec {
     /// The queues that a manifest declares, with that of its deliveries of events where it subscribes to any.
     pub fn of(manifest: &Manifest) -> Vec<Self> {
-        let mut specs: Vec<Self> = manifest.queues.iter().map(|queue| Self::declared(manifest, queue)).collect();
+        let mut specs: Vec<Self> = manifest
+            .queues
+            .iter()
+            .map(|queue| Self::declared(manifest, queue))
+            .collect();
         // One queue serves all subscriptions, so the greatest concurrency among them is the queue's.
-        if let Some(concurrency) = manifest.subscriptions.iter().map(|wanted| wanted.concurrency).max() {
+        if let Some(concurrency) = manifest
+            .subscriptions
+            .iter()
+            .map(|wanted| wanted.concurrency)
+            .max()
+        {
             specs.push(Self {
                 name: delivery_queue(&manifest.name),
                 concurrency,
                 lease_ms: 30_000,
                 // Delivered events are kept in `events`, not as jobs.
-                settings: Settings { keep_completed: 0, ..Settings::default() },
+                settings: Settings {
+                    keep_completed: 0,
+                    ..Settings::default()
+                },
                 recurrences: Vec::new(),
             });
         }
@@ -78,7 +91,10 @@ impl QueueSpec {
     }
 
     fn declared(manifest: &Manifest, queue: &crate::manifest::Queue) -> Self {
-        let recurrences = manifest.schedules.iter().filter(|schedule| schedule.queue == queue.name);
+        let recurrences = manifest
+            .schedules
+            .iter()
+            .filter(|schedule| schedule.queue == queue.name);
         Self {
             name: queue.name.clone(),
             concurrency: queue.concurrency,
@@ -118,16 +134,26 @@ impl Consumer {
     ) -> Self {
         let stop = watch::Sender::new(None);
         let mut tasks = Vec::new();
-        let recurring: Vec<String> =
-            specs.iter().filter(|spec| !spec.recurrences.is_empty()).map(|spec| spec.name.clone()).collect();
+        let recurring: Vec<String> = specs
+            .iter()
+            .filter(|spec| !spec.recurrences.is_empty())
+            .map(|spec| spec.name.clone())
+            .collect();
         if !recurring.is_empty() {
-            tasks.push(broker.background().spawn(recur(broker.clone(), recurring, stop.subscribe())));
+            tasks.push(broker.background().spawn(recur(
+                broker.clone(),
+                recurring,
+                stop.subscribe(),
+            )));
         }
         for spec in specs {
             let worker = Worker::new(broker, service, spec, &handler, stop.subscribe());
             tasks.push(broker.background().spawn(worker.run()));
         }
-        Self { stop, tasks: Mutex::new(tasks) }
+        Self {
+            stop,
+            tasks: Mutex::new(tasks),
+        }
     }
 
     /// Takes no more jobs, waits for those under way until `deadline`, and returns the leases of the rest.
@@ -143,12 +169,19 @@ impl Consumer {
 }
 
 /// Adds jobs when their cron expressions are due.
-async fn recur(broker: Arc<Broker>, queues: Vec<String>, mut stop: watch::Receiver<Option<Instant>>) {
+async fn recur(
+    broker: Arc<Broker>,
+    queues: Vec<String>,
+    mut stop: watch::Receiver<Option<Instant>>,
+) {
     loop {
         let wake = match broker.recur(queues.clone()).await {
             Ok(next) => instant_of(next.unwrap_or(i64::MAX)),
             Err(error) => {
-                tracing::error!(error = chain(&error.into()), "cannot add recurring jobs; trying again");
+                tracing::error!(
+                    error = chain(&error.into()),
+                    "cannot add recurring jobs; trying again"
+                );
                 Instant::now() + RETRY_WAIT
             }
         };

@@ -2,7 +2,8 @@
 
 use super::{
     backend::{self, Error},
-    broker::{Broker, check_queue_name},
+    broker::Broker,
+    check::check_queue_name,
     job::{Backoff, Job, NewJob, State},
     limits::Config,
 };
@@ -54,7 +55,11 @@ impl Grant {
     }
 
     fn allow_manage(&self, queue: &str) -> Result<(), String> {
-        if covers(&self.manage, queue) { Ok(()) } else { Err(denial(queue, "manage")) }
+        if covers(&self.manage, queue) {
+            Ok(())
+        } else {
+            Err(denial(queue, "manage"))
+        }
     }
 }
 
@@ -63,7 +68,9 @@ fn covers(patterns: &[String], queue: &str) -> bool {
 }
 
 fn denial(queue: &str, scope: &str) -> String {
-    format!("queue `{queue}` is not granted: add \"{queue}\" to `{scope}` under [grants.queue] in component.toml")
+    format!(
+        "queue `{queue}` is not granted: add \"{queue}\" to `{scope}` under [grants.queue] in component.toml"
+    )
 }
 
 /// What one service version holds.
@@ -80,7 +87,9 @@ impl Capability for Queue {
     type Lent = Lent;
 
     async fn connect(boot: &Boot, _config: Config) -> Result<Self> {
-        Ok(Self { broker: boot.broker.clone() })
+        Ok(Self {
+            broker: boot.broker.clone(),
+        })
     }
 
     fn link(linker: &mut Linker<StoreState>, _grant: &Grant) -> Result<()> {
@@ -89,7 +98,11 @@ impl Capability for Queue {
     }
 
     async fn lend(&self, borrower: &Borrower<'_>, grant: &Grant) -> Result<Lent> {
-        Ok(Lent { broker: self.broker.clone(), service: borrower.name.clone(), grant: grant.clone() })
+        Ok(Lent {
+            broker: self.broker.clone(),
+            service: borrower.name.clone(),
+            grant: grant.clone(),
+        })
     }
 }
 
@@ -103,18 +116,27 @@ impl Call {
     fn of<T: 'static>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Self {
         accessor.with(|mut access| {
             let state = access.get();
-            Self { context: state.service.clone(), invocation: state.invocation.clone() }
+            Self {
+                context: state.service.clone(),
+                invocation: state.invocation.clone(),
+            }
         })
     }
 
     fn lent(&self) -> &Lent {
-        self.context.lent.queue.as_ref().expect("linked only where granted")
+        self.context
+            .lent
+            .queue
+            .as_ref()
+            .expect("linked only where granted")
     }
 
     /// The job that the guest asks for, with what the host knows of it.
     fn new_job(&self, name: String, data: String, options: client::Options) -> NewJob {
         NewJob {
-            id: options.job_id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
+            id: options
+                .job_id
+                .unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
             name,
             data,
             attempts: options.attempts,
@@ -197,7 +219,11 @@ impl client::Host for StoreState {}
 type Answer<T> = Result<Result<T, types::Error>>;
 
 /// Looking into a queue needs either grant for it.
-async fn look<T>(call: &Call, queue: &str, read: impl Future<Output = backend::Result<T>>) -> Result<T, types::Error> {
+async fn look<T>(
+    call: &Call,
+    queue: &str,
+    read: impl Future<Output = backend::Result<T>>,
+) -> Result<T, types::Error> {
     call.lent().grant.allow_produce(queue).map_err(denied)?;
     read.await.map_err(told)
 }
@@ -228,18 +254,29 @@ impl<T: Send + 'static> client::HostWithStore<T> for HasSelf<StoreState> {
     ) -> Answer<String> {
         let call = Call::of(accessor);
         let job = call.new_job(name, data, options);
-        Ok(add(&call, &queue, vec![job]).await.map(|mut ids| ids.pop().expect("one job was added, one id is answered")))
+        Ok(add(&call, &queue, vec![job])
+            .await
+            .map(|mut ids| ids.pop().expect("one job was added, one id is answered")))
     }
 
-    async fn add_many(accessor: &Accessor<T, Self>, queue: String, jobs: Vec<client::NewJob>) -> Answer<Vec<String>> {
+    async fn add_many(
+        accessor: &Accessor<T, Self>,
+        queue: String,
+        jobs: Vec<client::NewJob>,
+    ) -> Answer<Vec<String>> {
         let call = Call::of(accessor);
-        let jobs = jobs.into_iter().map(|job| call.new_job(job.name, job.data, job.options)).collect();
+        let jobs = jobs
+            .into_iter()
+            .map(|job| call.new_job(job.name, job.data, job.options))
+            .collect();
         Ok(add(&call, &queue, jobs).await)
     }
 
     async fn get(accessor: &Accessor<T, Self>, queue: String, id: String) -> Answer<types::Job> {
         let call = Call::of(accessor);
-        Ok(look(&call, &queue, call.lent().broker.get(&queue, &id)).await.map(shown))
+        Ok(look(&call, &queue, call.lent().broker.get(&queue, &id))
+            .await
+            .map(shown))
     }
 
     async fn list(
@@ -250,8 +287,13 @@ impl<T: Send + 'static> client::HostWithStore<T> for HasSelf<StoreState> {
         limit: u32,
     ) -> Answer<Vec<types::Job>> {
         let call = Call::of(accessor);
-        let listing = call.lent().broker.list(&queue, meant_state(state), offset.into(), limit.into());
-        Ok(look(&call, &queue, listing).await.map(|jobs| jobs.into_iter().map(shown).collect()))
+        let listing =
+            call.lent()
+                .broker
+                .list(&queue, meant_state(state), offset.into(), limit.into());
+        Ok(look(&call, &queue, listing)
+            .await
+            .map(|jobs| jobs.into_iter().map(shown).collect()))
     }
 
     async fn counts(accessor: &Accessor<T, Self>, queue: String) -> Answer<types::JobCounts> {
@@ -290,7 +332,11 @@ mod tests {
 
     #[test]
     fn denials_say_what_to_add_where() {
-        let grant = Grant { produce: vec!["mail-*".to_owned()], manage: vec!["ops".to_owned()], ..Grant::default() };
+        let grant = Grant {
+            produce: vec!["mail-*".to_owned()],
+            manage: vec!["ops".to_owned()],
+            ..Grant::default()
+        };
         assert_eq!(grant.allow_produce("mail-out"), Ok(()));
         assert_eq!(grant.allow_produce("ops"), Ok(()));
         assert_eq!(grant.allow_manage("ops"), Ok(()));
@@ -299,6 +345,11 @@ mod tests {
             text,
             "queue `mail-out` is not granted: add \"mail-out\" to `manage` under [grants.queue] in component.toml"
         );
-        assert!(grant.allow_produce("other").unwrap_err().contains("`produce`"));
+        assert!(
+            grant
+                .allow_produce("other")
+                .unwrap_err()
+                .contains("`produce`")
+        );
     }
 }

@@ -156,12 +156,18 @@ pub struct Failure {
 impl Failure {
     /// A failure after which the job is tried again, if attempts are left.
     pub fn retry(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), retry: true }
+        Self {
+            reason: reason.into(),
+            retry: true,
+        }
     }
 
     /// A failure that makes the job a dead letter at once.
     pub fn fatal(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), retry: false }
+        Self {
+            reason: reason.into(),
+            retry: false,
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod backend;
 mod broker;
+mod check;
 mod dispatch;
 mod host;
 mod job;
@@ -17,11 +18,13 @@ mod schedule;
 mod sqlite;
 
 pub use backend::{Backend, Error, Message, NextDue, Recurrence, Subscription, Take, Taken};
-pub use broker::{BROKER_FILE, Broker, LIST_MAX, QueueOverview, check_data, check_queue_name};
+pub use broker::{BROKER_FILE, Broker, LIST_MAX, QueueOverview};
+pub use check::check_queue_name;
 pub use dispatch::{Consumer, JobHandler, QueueSpec};
 pub use host::{Grant, Lent, Queue};
 pub use job::{
-    Backoff, Claim, Counts, EVENTS_PREFIX, Failure, ID_BYTES_MAX, Job, NewJob, Outcome, Settings, State, backoff_ms,
+    Backoff, Claim, Counts, EVENTS_PREFIX, Failure, ID_BYTES_MAX, Job, NewJob, Outcome, Settings,
+    State, backoff_ms,
 };
 pub use limits::Config;
 pub use schedule::{check as check_cron, next_due};

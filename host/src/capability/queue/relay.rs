@@ -12,15 +12,32 @@ use crate::{
 impl Sink for Broker {
     async fn deliver(&self, batch: Vec<OutboxItem>) -> wasmtime::Result<()> {
         let now_ms = now_ms();
-        Ok(self.relay(batch.into_iter().map(|item| message(item, now_ms)).collect()).await?)
+        Ok(self
+            .relay(
+                batch
+                    .into_iter()
+                    .map(|item| message(item, now_ms))
+                    .collect(),
+            )
+            .await?)
     }
 }
 
 /// What the broker makes of an announcement. A job's delay counts from when it was announced.
 fn message(item: OutboxItem, now_ms: i64) -> Message {
     match item.content {
-        Content::Job { queue, id, name, data, attempts, backoff, delay_ms, priority } => {
-            let passed_ms = u64::try_from(now_ms.saturating_sub(item.created_at)).unwrap_or_default();
+        Content::Job {
+            queue,
+            id,
+            name,
+            data,
+            attempts,
+            backoff,
+            delay_ms,
+            priority,
+        } => {
+            let passed_ms =
+                u64::try_from(now_ms.saturating_sub(item.created_at)).unwrap_or_default();
             let mut job = NewJob::new(id, name, data);
             job.attempts = attempts;
             job.backoff = backoff;
@@ -30,7 +47,12 @@ fn message(item: OutboxItem, now_ms: i64) -> Message {
             job.trace = item.trace;
             Message::Job { queue, job }
         }
-        Content::Event { id, topic, subject, data } => Message::Event(Event {
+        Content::Event {
+            id,
+            topic,
+            subject,
+            data,
+        } => Message::Event(Event {
             id,
             source: item.service,
             topic,

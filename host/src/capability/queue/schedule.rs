@@ -7,7 +7,9 @@ use std::str::FromStr as _;
 /// Checks a cron expression of five fields, or six with seconds first, or a nickname such as `@daily`.
 pub fn check(cron: &str) -> Result<(), String> {
     match Cron::from_str(cron) {
-        Ok(_) if next_due(cron, 0).is_none() => Err(format!("cron expression `{cron}` is never due")),
+        Ok(_) if next_due(cron, 0).is_none() => {
+            Err(format!("cron expression `{cron}` is never due"))
+        }
         Ok(_) => Ok(()),
         Err(error) => Err(format!("cron expression `{cron}`: {error}")),
     }
@@ -18,7 +20,9 @@ pub fn next_due(cron: &str, after_ms: i64) -> Option<i64> {
     // Occurrences are whole seconds; croner would carry the fraction along.
     let after = DateTime::<Utc>::from_timestamp(after_ms.div_euclid(1_000), 0)?;
     let cron = Cron::from_str(cron).ok()?;
-    cron.find_next_occurrence(&after, false).ok().map(|due| due.timestamp_millis())
+    cron.find_next_occurrence(&after, false)
+        .ok()
+        .map(|due| due.timestamp_millis())
 }
 
 #[cfg(test)]
@@ -31,7 +35,10 @@ mod tests {
     fn occurrences_are_strictly_later() {
         assert_eq!(next_due("*/5 * * * *", 0), Some(5 * MINUTE_MS));
         assert_eq!(next_due("*/5 * * * *", 5 * MINUTE_MS), Some(10 * MINUTE_MS));
-        assert_eq!(next_due("*/5 * * * *", 5 * MINUTE_MS - 1), Some(5 * MINUTE_MS));
+        assert_eq!(
+            next_due("*/5 * * * *", 5 * MINUTE_MS - 1),
+            Some(5 * MINUTE_MS)
+        );
         assert_eq!(next_due("*/10 * * * * *", 1), Some(10_000));
         // 1970-02-01T00:00:00Z.
         assert_eq!(next_due("0 0 1 * *", 0), Some(31 * 24 * 60 * MINUTE_MS));

@@ -55,7 +55,11 @@ impl SqliteBackend {
             seen_max: config.seen_max,
             seen_ms_min: config.seen_ms_min,
         };
-        Ok(Self { database, sequence, retention })
+        Ok(Self {
+            database,
+            sequence,
+            retention,
+        })
     }
 
     fn write<T: Send + 'static>(
@@ -63,7 +67,9 @@ impl SqliteBackend {
         f: impl FnMut(&Connection, &Sequence) -> Result<T> + Send + 'static,
     ) -> BoxFuture<'_, Result<T>> {
         let (mut f, sequence) = (f, self.sequence.clone());
-        self.database.write_again(move |connection| f(connection, &sequence)).boxed()
+        self.database
+            .write_again(move |connection| f(connection, &sequence))
+            .boxed()
     }
 
     fn read<T: Send + 'static>(
@@ -75,7 +81,12 @@ impl SqliteBackend {
 }
 
 /// What happens once when the file is opened, in one transaction.
-fn begin(connection: &Connection, sequence: &Sequence, stalled_max: u32, now_ms: i64) -> Result<(), sqlite::Error> {
+fn begin(
+    connection: &Connection,
+    sequence: &Sequence,
+    stalled_max: u32,
+    now_ms: i64,
+) -> Result<(), sqlite::Error> {
     connection.execute_batch(include_str!("sqlite/schema.sql"))?;
     sequence.begin(connection)?;
     match settle::rescue(connection, stalled_max, i64::MAX, now_ms) {
@@ -88,18 +99,35 @@ fn begin(connection: &Connection, sequence: &Sequence, stalled_max: u32, now_ms:
 }
 
 impl Backend for SqliteBackend {
-    fn add_many(&self, queue: &str, jobs: Vec<NewJob>, pending_max: u64, now_ms: i64) -> BoxFuture<'_, Result<()>> {
+    fn add_many(
+        &self,
+        queue: &str,
+        jobs: Vec<NewJob>,
+        pending_max: u64,
+        now_ms: i64,
+    ) -> BoxFuture<'_, Result<()>> {
         let queue = queue.to_owned();
-        self.write(move |connection, sequence| add::add_many(connection, sequence, &queue, &jobs, pending_max, now_ms))
+        self.write(move |connection, sequence| {
+            add::add_many(connection, sequence, &queue, &jobs, pending_max, now_ms)
+        })
     }
 
-    fn deliver(&self, batch: Vec<Message>, pending_max: Option<u64>, now_ms: i64) -> BoxFuture<'_, Result<Vec<String>>> {
-        self.write(move |connection, sequence| add::deliver(connection, sequence, &batch, pending_max, now_ms))
+    fn deliver(
+        &self,
+        batch: Vec<Message>,
+        pending_max: Option<u64>,
+        now_ms: i64,
+    ) -> BoxFuture<'_, Result<Vec<String>>> {
+        self.write(move |connection, sequence| {
+            add::deliver(connection, sequence, &batch, pending_max, now_ms)
+        })
     }
 
     fn declare(&self, queue: &str, settings: Settings) -> BoxFuture<'_, Result<()>> {
         let queue = queue.to_owned();
-        self.write(move |connection, _| Queue::find_or_create(connection, &queue)?.update_settings(connection, &settings))
+        self.write(move |connection, _| {
+            Queue::find_or_create(connection, &queue)?.update_settings(connection, &settings)
+        })
     }
 
     fn settle(
@@ -110,7 +138,9 @@ impl Backend for SqliteBackend {
         now_ms: i64,
     ) -> BoxFuture<'_, Result<Taken>> {
         let queue = queue.to_owned();
-        self.write(move |connection, sequence| settle::settle(connection, sequence, &queue, &outcomes, take, now_ms))
+        self.write(move |connection, sequence| {
+            settle::settle(connection, sequence, &queue, &outcomes, take, now_ms)
+        })
     }
 
     fn extend(&self, claims: Vec<Claim>, until_ms: i64) -> BoxFuture<'_, Result<Vec<Claim>>> {
@@ -126,7 +156,13 @@ impl Backend for SqliteBackend {
         self.read(move |connection| manage::get(connection, &queue, &id))
     }
 
-    fn list(&self, queue: &str, state: State, offset: u64, limit: u64) -> BoxFuture<'_, Result<Vec<Job>>> {
+    fn list(
+        &self,
+        queue: &str,
+        state: State,
+        offset: u64,
+        limit: u64,
+    ) -> BoxFuture<'_, Result<Vec<Job>>> {
         let queue = queue.to_owned();
         self.read(move |connection| manage::list(connection, &queue, state, offset, limit))
     }
@@ -162,7 +198,9 @@ impl Backend for SqliteBackend {
         next_due: NextDue,
         now_ms: i64,
     ) -> BoxFuture<'_, Result<()>> {
-        self.write(move |connection, _| upkeep::schedule(connection, &queues, &wanted, next_due, now_ms))
+        self.write(move |connection, _| {
+            upkeep::schedule(connection, &queues, &wanted, next_due, now_ms)
+        })
     }
 
     fn recur(
@@ -171,10 +209,16 @@ impl Backend for SqliteBackend {
         next_due: NextDue,
         now_ms: i64,
     ) -> BoxFuture<'_, Result<(Vec<String>, Option<i64>)>> {
-        self.write(move |connection, sequence| upkeep::recur(connection, sequence, &queues, next_due, now_ms))
+        self.write(move |connection, sequence| {
+            upkeep::recur(connection, sequence, &queues, next_due, now_ms)
+        })
     }
 
-    fn subscribe(&self, service: &ServiceName, wanted: Vec<Subscription>) -> BoxFuture<'_, Result<()>> {
+    fn subscribe(
+        &self,
+        service: &ServiceName,
+        wanted: Vec<Subscription>,
+    ) -> BoxFuture<'_, Result<()>> {
         let service = service.clone();
         self.write(move |connection, _| add::subscribe(connection, &service, &wanted))
     }
@@ -187,14 +231,17 @@ impl Backend for SqliteBackend {
         let pattern = pattern.to_owned();
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         // May look at every event kept: not among the short reads.
-        self.database.scan(move |connection| upkeep::events(connection, &pattern, limit)).boxed()
+        self.database
+            .scan(move |connection| upkeep::events(connection, &pattern, limit))
+            .boxed()
     }
 
     fn tidy(&self, now_ms: i64) -> BoxFuture<'_, Result<bool>> {
         async move {
             let seen = self.database.scan(upkeep::seen_count).await?;
             let retention = self.retention;
-            self.write(move |connection, _| upkeep::tidy(connection, &retention, seen, now_ms)).await
+            self.write(move |connection, _| upkeep::tidy(connection, &retention, seen, now_ms))
+                .await
         }
         .boxed()
     }

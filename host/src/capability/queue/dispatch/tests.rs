@@ -1,3 +1,5 @@
+//! The dispatcher at work on a real broker: concurrency, retries, drains, what wakes it, limits.
+
 use super::*;
 use crate::capability::{
     events::Event,
@@ -28,7 +30,11 @@ impl<F> JobHandler for Handler<F>
 where
     F: Fn(Job) -> BoxFuture<'static, Result<Option<String>, Failure>> + Send + Sync + 'static,
 {
-    fn handle(&self, _service: &ServiceName, job: Job) -> BoxFuture<'static, Result<Option<String>, Failure>> {
+    fn handle(
+        &self,
+        _service: &ServiceName,
+        job: Job,
+    ) -> BoxFuture<'static, Result<Option<String>, Failure>> {
         (self.0)(job)
     }
 }
@@ -38,7 +44,9 @@ where
     F: Fn(Job) -> R + Send + Sync + 'static,
     R: Future<Output = Result<Option<String>, Failure>> + Send + 'static,
 {
-    Arc::new(Handler(move |job| Box::pin(f(job)) as BoxFuture<'static, _>))
+    Arc::new(Handler(move |job| {
+        Box::pin(f(job)) as BoxFuture<'static, _>
+    }))
 }
 
 struct Bed {
@@ -50,19 +58,42 @@ struct Bed {
 impl Bed {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let backend = SqliteBackend::open(&folder.path().join("broker.db"), &Config::default(), now_ms()).unwrap();
-        let broker = Broker::new(Arc::new(backend.clone()), &Handle::current(), &Config::default());
-        Self { _folder: folder, backend, broker }
+        let backend = SqliteBackend::open(
+            &folder.path().join("broker.db"),
+            &Config::default(),
+            now_ms(),
+        )
+        .unwrap();
+        let broker = Broker::new(
+            Arc::new(backend.clone()),
+            &Handle::current(),
+            &Config::default(),
+        );
+        Self {
+            _folder: folder,
+            backend,
+            broker,
+        }
     }
 
-    async fn consume(&self, change: impl FnOnce(&mut QueueSpec), handler: Arc<dyn JobHandler>) -> Consumer {
+    async fn consume(
+        &self,
+        change: impl FnOnce(&mut QueueSpec),
+        handler: Arc<dyn JobHandler>,
+    ) -> Consumer {
         let mut spec = spec();
         change(&mut spec);
-        self.broker.consume(&service(), vec![spec], handler).await.unwrap()
+        self.broker
+            .consume(&service(), vec![spec], handler)
+            .await
+            .unwrap()
     }
 
     async fn add(&self, ids: impl IntoIterator<Item = String>) {
-        let jobs = ids.into_iter().map(|id| NewJob::new(id, "work", "{}")).collect();
+        let jobs = ids
+            .into_iter()
+            .map(|id| NewJob::new(id, "work", "{}"))
+            .collect();
         self.broker.add_many("q", jobs).await.unwrap();
     }
 
@@ -78,7 +109,10 @@ impl Bed {
             if wanted(&counts) {
                 return;
             }
-            assert!(Instant::now() < deadline, "{counts:?} has not become what was wanted");
+            assert!(
+                Instant::now() < deadline,
+                "{counts:?} has not become what was wanted"
+            );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -89,7 +123,10 @@ fn spec() -> QueueSpec {
         name: "q".to_owned(),
         concurrency: 4,
         lease_ms: 30_000,
-        settings: Settings { backoff: Backoff::Fixed { delay_ms: 1 }, ..Settings::default() },
+        settings: Settings {
+            backoff: Backoff::Fixed { delay_ms: 1 },
+            ..Settings::default()
+        },
         recurrences: Vec::new(),
     }
 }
@@ -131,7 +168,15 @@ async fn jobs_are_done_once_within_the_concurrency() {
     names.sort_by_key(|name| name.parse::<u32>().unwrap());
     assert_eq!(names, (0..100).map(|n| n.to_string()).collect::<Vec<_>>());
     assert!((1..=4).contains(&most.load(Ordering::SeqCst)));
-    assert_eq!(bed.broker.get("q", "7").await.unwrap().return_value.as_deref(), Some("\"7\""));
+    assert_eq!(
+        bed.broker
+            .get("q", "7")
+            .await
+            .unwrap()
+            .return_value
+            .as_deref(),
+        Some("\"7\"")
+    );
     soon(consumer.drain(later(1_000))).await;
 }
 
@@ -139,14 +184,21 @@ async fn jobs_are_done_once_within_the_concurrency() {
 async fn failures_are_tried_again_then_kept() {
     let bed = Bed::new();
     let consumer = bed
-        .consume(|_| (), handler(|job| async move { Err(Failure::retry(format!("attempt {}", job.attempt))) }))
+        .consume(
+            |_| (),
+            handler(|job| async move { Err(Failure::retry(format!("attempt {}", job.attempt))) }),
+        )
         .await;
     bed.add(["1".to_owned()]).await;
     bed.until(|counts| counts.failed == 1).await;
     let failed = bed.broker.get("q", "1").await.unwrap();
-    assert_eq!((failed.attempt, failed.failed_reason.as_deref()), (3, Some("attempt 3")));
+    assert_eq!(
+        (failed.attempt, failed.failed_reason.as_deref()),
+        (3, Some("attempt 3"))
+    );
     bed.broker.retry("q", "1").await.unwrap();
-    bed.until(|counts| counts.failed == 1 && counts.pending() + counts.active == 0).await;
+    bed.until(|counts| counts.failed == 1 && counts.pending() + counts.active == 0)
+        .await;
     soon(consumer.drain(later(1_000))).await;
 }
 
@@ -166,8 +218,18 @@ async fn timeouts_and_panics_fail_the_attempt_with_their_reason() {
     bed.broker.add("q", slow).await.unwrap();
     bed.add(["panic".to_owned(), "long".to_owned()]).await;
     bed.until(|counts| counts.failed == 3).await;
-    for (id, reason) in [("slow", "took longer than 5 ms"), ("panic", "handler panicked"), ("long", "data_bytes_max")] {
-        let text = bed.broker.get("q", id).await.unwrap().failed_reason.unwrap();
+    for (id, reason) in [
+        ("slow", "took longer than 5 ms"),
+        ("panic", "handler panicked"),
+        ("long", "data_bytes_max"),
+    ] {
+        let text = bed
+            .broker
+            .get("q", id)
+            .await
+            .unwrap()
+            .failed_reason
+            .unwrap();
         assert!(text.contains(reason), "{text}");
     }
     soon(consumer.drain(later(1_000))).await;
@@ -210,12 +272,19 @@ async fn what_outlasts_a_drain_is_broken_off_and_waits_again() {
     bed.add(["1".to_owned()]).await;
     soon(begins.recv()).await.unwrap();
     soon(consumer.drain(later(1))).await;
-    assert_eq!(bed.counts().await, Counts { waiting: 1, ..Counts::default() });
+    assert_eq!(
+        bed.counts().await,
+        Counts {
+            waiting: 1,
+            ..Counts::default()
+        }
+    );
     // Dropped without a drain it does the same.
     let consumer = bed.consume(|_| (), work).await;
     soon(begins.recv()).await.unwrap();
     drop(consumer);
-    bed.until(|counts| counts.waiting == 1 && counts.active == 0).await;
+    bed.until(|counts| counts.waiting == 1 && counts.active == 0)
+        .await;
     assert_eq!(bed.broker.get("q", "1").await.unwrap().attempt, 0);
 }
 
@@ -233,13 +302,21 @@ async fn delayed_jobs_pauses_and_schedules_wake_it() {
         cron: "* * * * * *".to_owned(),
         data: "{}".to_owned(),
     };
-    let consumer = bed.consume(|spec| spec.recurrences.push(recurrence), work).await;
+    let consumer = bed
+        .consume(|spec| spec.recurrences.push(recurrence), work)
+        .await;
     let mut delayed = NewJob::new("delayed", "work", "{}");
     delayed.delay_ms = 30;
     bed.broker.add("q", delayed).await.unwrap();
-    let mut seen = [soon(begins.recv()).await.unwrap(), soon(begins.recv()).await.unwrap()];
+    let mut seen = [
+        soon(begins.recv()).await.unwrap(),
+        soon(begins.recv()).await.unwrap(),
+    ];
     seen.sort();
-    assert!(seen[0] == "delayed" && seen[1].starts_with("repeat:q:tick:"), "{seen:?}");
+    assert!(
+        seen[0] == "delayed" && seen[1].starts_with("repeat:q:tick:"),
+        "{seen:?}"
+    );
     bed.broker.pause("q", true).await.unwrap();
     bed.add(["held".to_owned()]).await;
     assert!(bed.counts().await.pending() >= 1);
@@ -266,7 +343,12 @@ async fn work_whose_lease_is_lost_is_broken_off() {
             pending().await
         }
     });
-    let consumer = bed.consume(|spec| (spec.concurrency, spec.lease_ms) = (1, LEASE_MS_MIN), work).await;
+    let consumer = bed
+        .consume(
+            |spec| (spec.concurrency, spec.lease_ms) = (1, LEASE_MS_MIN),
+            work,
+        )
+        .await;
     bed.add(["1".to_owned()]).await;
     assert_eq!(soon(begins.recv()).await.as_deref(), Some("1"));
     bed.backend.rescue(3, i64::MAX).await.unwrap();
@@ -277,7 +359,11 @@ async fn work_whose_lease_is_lost_is_broken_off() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_reach_a_subscriber_that_was_not_there() {
     let bed = Bed::new();
-    let wanted = crate::manifest::Subscription { topic: "post.*".to_owned(), attempts: 2, concurrency: 3 };
+    let wanted = crate::manifest::Subscription {
+        topic: "post.*".to_owned(),
+        attempts: 2,
+        concurrency: 3,
+    };
     bed.broker.subscribe(&service(), &[wanted]).await.unwrap();
     let event = Event {
         id: "1".to_owned(),
@@ -294,17 +380,33 @@ async fn events_reach_a_subscriber_that_was_not_there() {
     let (got, mut events) = mpsc::unbounded_channel();
     let work = handler(move |job| {
         let sent = got.send((job.attempt, Event::from_delivery(&job)));
-        async move { if sent.is_ok() && job.attempt == 1 { Err(Failure::retry("once more")) } else { Ok(None) } }
+        async move {
+            if sent.is_ok() && job.attempt == 1 {
+                Err(Failure::retry("once more"))
+            } else {
+                Ok(None)
+            }
+        }
     });
     let queue = delivery_queue(&service());
-    let spec = QueueSpec { name: queue.clone(), ..spec() };
-    let consumer = bed.broker.consume(&service(), vec![spec], work).await.unwrap();
+    let spec = QueueSpec {
+        name: queue.clone(),
+        ..spec()
+    };
+    let consumer = bed
+        .broker
+        .consume(&service(), vec![spec], work)
+        .await
+        .unwrap();
     assert_eq!(soon(events.recv()).await, Some((1, Some(event.clone()))));
     assert_eq!(soon(events.recv()).await, Some((2, Some(event))));
     soon(consumer.drain(later(5_000))).await;
     assert!(events.try_recv().is_err(), "an id is delivered once");
     let queues = bed.broker.queues().await.unwrap();
-    assert_eq!((queues[0].name.as_str(), queues[0].service.as_str()), (queue.as_str(), "exprsn-a"));
+    assert_eq!(
+        (queues[0].name.as_str(), queues[0].service.as_str()),
+        (queue.as_str(), "exprsn-a")
+    );
 }
 
 #[tokio::test]
@@ -314,24 +416,45 @@ async fn limits_are_refused_by_name() {
         let mut job = NewJob::new("1", "work", "{}");
         change(&mut job);
         match bed.broker.add("q", job).await {
-            Err(Error::Invalid(text) | Error::LimitExceeded(text)) => assert!(text.contains(expected), "{text}"),
+            Err(Error::Invalid(text) | Error::LimitExceeded(text)) => {
+                assert!(text.contains(expected), "{text}")
+            }
             other => panic!("{expected}: {other:?}"),
         }
     };
     check(|job| job.data = "{".to_owned(), "not JSON").await;
-    check(|job| job.data = format!("\"{}\"", "x".repeat(1 << 20)), "data_bytes_max is 1048576").await;
+    check(
+        |job| job.data = format!("\"{}\"", "x".repeat(1 << 20)),
+        "data_bytes_max is 1048576",
+    )
+    .await;
     check(|job| job.id = String::new(), "job id").await;
     check(|job| job.name = "x".repeat(200), "job name").await;
     check(|job| job.attempts = Some(0), "attempts").await;
     check(|job| job.priority = u32::MAX, "priority").await;
     check(|job| job.delay_ms = u64::MAX, "delay").await;
-    check(|job| job.backoff = Some(Backoff::Exponential { delay_ms: u64::MAX }), "delay").await;
+    check(
+        |job| job.backoff = Some(Backoff::Exponential { delay_ms: u64::MAX }),
+        "delay",
+    )
+    .await;
     check(|job| job.timeout_ms = Some(0), "timeout_ms").await;
     for name in ["", "a b", "events:exprsn-a", &"q".repeat(200)] {
-        assert!(matches!(bed.broker.add(name, NewJob::new("1", "n", "1")).await, Err(Error::Invalid(_))), "{name}");
+        assert!(
+            matches!(
+                bed.broker.add(name, NewJob::new("1", "n", "1")).await,
+                Err(Error::Invalid(_))
+            ),
+            "{name}"
+        );
     }
-    let many = (0..1_001).map(|n| NewJob::new(n.to_string(), "n", "1")).collect();
-    assert!(matches!(bed.broker.add_many("q", many).await, Err(Error::LimitExceeded(_))));
+    let many = (0..1_001)
+        .map(|n| NewJob::new(n.to_string(), "n", "1"))
+        .collect();
+    assert!(matches!(
+        bed.broker.add_many("q", many).await,
+        Err(Error::LimitExceeded(_))
+    ));
     for (id, topic, subject, data, expected) in [
         ("1", "", None, "{}", "topic"),
         ("1", "a.*", None, "{}", "no `*`"),
@@ -339,7 +462,11 @@ async fn limits_are_refused_by_name() {
         ("1", "a", Some("x".repeat(2_000)), "{}", "subject"),
         ("1", "a", None, "{", "not JSON"),
     ] {
-        let text = bed.broker.check_event(id, topic, subject.as_deref(), data).unwrap_err().to_string();
+        let text = bed
+            .broker
+            .check_event(id, topic, subject.as_deref(), data)
+            .unwrap_err()
+            .to_string();
         assert!(text.contains(expected), "{text}");
     }
     assert_eq!(bed.counts().await, Counts::default());
@@ -375,9 +502,25 @@ fn specs_come_from_the_manifest() {
     )
     .unwrap();
     let specs = QueueSpec::of(&manifest);
-    assert_eq!((specs[0].name.as_str(), specs[0].concurrency, specs[0].settings.attempts), ("a-work", 9, 5));
+    assert_eq!(
+        (
+            specs[0].name.as_str(),
+            specs[0].concurrency,
+            specs[0].settings.attempts
+        ),
+        ("a-work", 9, 5)
+    );
     assert_eq!(specs[0].settings.backoff, Backoff::Fixed { delay_ms: 7 });
-    assert_eq!((specs[0].recurrences[0].name.as_str(), specs[0].recurrences[0].data.as_str()), ("hourly", "{}"));
-    assert_eq!((specs[1].name.as_str(), specs[1].concurrency), ("events:exprsn-a", 6));
+    assert_eq!(
+        (
+            specs[0].recurrences[0].name.as_str(),
+            specs[0].recurrences[0].data.as_str()
+        ),
+        ("hourly", "{}")
+    );
+    assert_eq!(
+        (specs[1].name.as_str(), specs[1].concurrency),
+        ("events:exprsn-a", 6)
+    );
     assert_eq!(specs.len(), 2);
 }

@@ -126,18 +126,26 @@ impl Worker {
 
     /// Jobs to lease ahead: as many as end while a transaction is written.
     fn ahead_wanted(&self) -> usize {
-        let (Some(job), Some(settle)) = (self.job_time, self.settle_time) else { return 0 };
+        let (Some(job), Some(settle)) = (self.job_time, self.settle_time) else {
+            return 0;
+        };
         if job > AHEAD_JOB_TIME_MAX {
             return 0;
         }
         let rounds = settle.as_secs_f64() / job.as_secs_f64().max(1e-6);
-        (f64::from(self.spec.concurrency) * rounds).ceil().min(AHEAD_MAX as f64) as usize
+        (f64::from(self.spec.concurrency) * rounds)
+            .ceil()
+            .min(AHEAD_MAX as f64) as usize
     }
 
     /// Jobs to ask the broker for.
     fn wanted(&self) -> usize {
         let target = self.spec.concurrency as usize + self.ahead_wanted();
-        if self.deadline.is_some() { 0 } else { target.saturating_sub(self.held()) }
+        if self.deadline.is_some() {
+            0
+        } else {
+            target.saturating_sub(self.held())
+        }
     }
 
     /// Whether news of the queue concern it now.
@@ -166,7 +174,10 @@ impl Worker {
                 self.active.remove(&error.id());
                 return;
             }
-            Err(error) => (error.id(), Outcome::Failed(Failure::retry("the job's handler panicked"))),
+            Err(error) => (
+                error.id(),
+                Outcome::Failed(Failure::retry("the job's handler panicked")),
+            ),
         };
         if let Some((claim, _)) = self.active.remove(&id) {
             self.outcomes.push((claim, outcome));
@@ -181,7 +192,12 @@ impl Worker {
             debug_assert_eq!(job.state, State::Active, "only leased jobs are handed out");
             let claim = job.claim;
             let value_bytes_max = self.broker.config().data_bytes_max;
-            let work = perform(self.handler.clone(), self.service.clone(), job, value_bytes_max);
+            let work = perform(
+                self.handler.clone(),
+                self.service.clone(),
+                job,
+                value_bytes_max,
+            );
             let handle = self.running.spawn(work);
             self.active.insert(handle.id(), (claim, handle));
         }
@@ -192,7 +208,11 @@ impl Worker {
     fn settle(&mut self) {
         let count = self.wanted();
         let wanted = self.deadline.is_none();
-        let take = wanted.then(|| Take { count, lease: rand::random::<i64>(), lease_ms: self.spec.lease_ms });
+        let take = wanted.then(|| Take {
+            count,
+            lease: rand::random::<i64>(),
+            lease_ms: self.spec.lease_ms,
+        });
         let outcomes = Arc::new(std::mem::take(&mut self.outcomes));
         let (broker, queue) = (self.broker.clone(), self.spec.name.clone());
         // What is told from now on may be news that this transaction does not see.
@@ -217,7 +237,11 @@ impl Worker {
                 }
             }
             Err(error) => {
-                tracing::error!(queue = self.spec.name, error = chain(&error.into()), "the broker failed; trying again");
+                tracing::error!(
+                    queue = self.spec.name,
+                    error = chain(&error.into()),
+                    "the broker failed; trying again"
+                );
                 self.outcomes.extend(outcomes.iter().cloned());
                 self.more = true;
                 self.retry_at = Some(Instant::now() + RETRY_WAIT);
@@ -228,40 +252,70 @@ impl Worker {
     /// Renews the leases; work whose lease is lost is broken off, because somebody else has the job.
     async fn renew(&mut self) {
         let running = self.active.values().map(|(claim, _)| *claim);
-        let claims = running.chain(self.ahead.iter().map(|job| job.claim)).collect();
+        let claims = running
+            .chain(self.ahead.iter().map(|job| job.claim))
+            .collect();
         match self.broker.extend(claims, self.spec.lease_ms).await {
             Ok(void) if void.is_empty() => {}
             Ok(void) => {
-                tracing::warn!(queue = self.spec.name, leases = void.len(), "leases were lost; their attempts are broken off");
+                tracing::warn!(
+                    queue = self.spec.name,
+                    leases = void.len(),
+                    "leases were lost; their attempts are broken off"
+                );
                 self.ahead.retain(|job| !void.contains(&job.claim));
-                self.active.values().filter(|(claim, _)| void.contains(claim)).for_each(|(_, handle)| handle.abort());
+                self.active
+                    .values()
+                    .filter(|(claim, _)| void.contains(claim))
+                    .for_each(|(_, handle)| handle.abort());
             }
-            Err(error) => tracing::error!(queue = self.spec.name, error = chain(&error.into()), "cannot renew leases"),
+            Err(error) => tracing::error!(
+                queue = self.spec.name,
+                error = chain(&error.into()),
+                "cannot renew leases"
+            ),
         }
     }
 
     fn begin_drain(&mut self, told: bool) {
         let now = Instant::now();
-        self.deadline = Some(if told { self.stop.borrow_and_update().unwrap_or(now) } else { now });
+        self.deadline = Some(if told {
+            self.stop.borrow_and_update().unwrap_or(now)
+        } else {
+            now
+        });
         self.release_ahead();
     }
 
     fn release_ahead(&mut self) {
-        self.outcomes.extend(self.ahead.drain(..).map(|job| (job.claim, Outcome::Released)));
+        self.outcomes.extend(
+            self.ahead
+                .drain(..)
+                .map(|job| (job.claim, Outcome::Released)),
+        );
     }
 
     /// Breaks off what is still under way and returns its leases.
     async fn abandon(mut self) {
         self.collect();
         self.running.shutdown().await;
-        let rest = self.active.drain().map(|(_, (claim, _))| (claim, Outcome::Released));
+        let rest = self
+            .active
+            .drain()
+            .map(|(_, (claim, _))| (claim, Outcome::Released));
         self.outcomes.extend(rest);
         let last_words = async {
             if self.settling.is_some() {
                 let settled = settled(&mut self.settling).await;
                 self.settled(settled);
             }
-            self.broker.settle(&self.spec.name, Arc::new(std::mem::take(&mut self.outcomes)), None).await
+            self.broker
+                .settle(
+                    &self.spec.name,
+                    Arc::new(std::mem::take(&mut self.outcomes)),
+                    None,
+                )
+                .await
         };
         if !matches!(timeout(LAST_WORDS_MAX, last_words).await, Ok(Ok(_))) {
             tracing::warn!("leases could not be returned; they expire by themselves");
@@ -291,10 +345,17 @@ async fn perform(
 ) -> (Outcome, Duration) {
     let begun = Instant::now();
     let timeout_ms = job.timeout_ms.min(TIMEOUT_MS_MAX);
-    let outcome = match timeout(Duration::from_millis(timeout_ms), handler.handle(&service, job)).await {
+    let outcome = match timeout(
+        Duration::from_millis(timeout_ms),
+        handler.handle(&service, job),
+    )
+    .await
+    {
         Ok(Ok(Some(value))) if value.len() > value_bytes_max => {
             let bytes = value.len();
-            Outcome::Failed(Failure::fatal(format!("answered {bytes} bytes, and data_bytes_max is {value_bytes_max}")))
+            Outcome::Failed(Failure::fatal(format!(
+                "answered {bytes} bytes, and data_bytes_max is {value_bytes_max}"
+            )))
         }
         Ok(Ok(value)) => Outcome::Completed(value),
         Ok(Err(failure)) => Outcome::Failed(failure),

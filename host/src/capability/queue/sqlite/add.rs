@@ -1,6 +1,8 @@
 //! Adding: jobs by producers, jobs and events by relays, deliveries to subscribers.
 
-use super::table::{DELAYED, Delta, Queue, Sequence, WAITING, backoff_columns, signed, trace_column};
+use super::table::{
+    DELAYED, Delta, Queue, Sequence, WAITING, backoff_columns, signed, trace_column,
+};
 use crate::{
     capability::{
         events::{Event, delivery_queue},
@@ -101,9 +103,13 @@ impl Queues<'_> {
     fn get(&mut self, name: &str) -> Result<&mut (Queue, Delta)> {
         if !self.found.contains_key(name) {
             let queue = Queue::find_or_create(self.connection, name)?;
-            self.found.insert(name.to_owned(), (queue, Delta::default()));
+            self.found
+                .insert(name.to_owned(), (queue, Delta::default()));
         }
-        Ok(self.found.get_mut(name).expect("it was there or has just been inserted"))
+        Ok(self
+            .found
+            .get_mut(name)
+            .expect("it was there or has just been inserted"))
     }
 
     /// Writes the counts; answers the names of the queues that got jobs.
@@ -127,11 +133,17 @@ pub(super) fn deliver(
     pending_max: Option<u64>,
     now_ms: i64,
 ) -> Result<Vec<String>> {
-    let subscriptions = match batch.iter().any(|message| matches!(message, Message::Event(_))) {
+    let subscriptions = match batch
+        .iter()
+        .any(|message| matches!(message, Message::Event(_)))
+    {
         true => subscriptions(connection)?,
         false => Vec::new(),
     };
-    let mut queues = Queues { connection, found: BTreeMap::new() };
+    let mut queues = Queues {
+        connection,
+        found: BTreeMap::new(),
+    };
     for message in batch {
         match message {
             Message::Job { queue, job } => {
@@ -142,7 +154,14 @@ pub(super) fn deliver(
             }
             Message::Event(event) => {
                 if record(connection, event)? {
-                    fan_out(connection, sequence, &mut queues, &subscriptions, event, pending_max)?;
+                    fan_out(
+                        connection,
+                        sequence,
+                        &mut queues,
+                        &subscriptions,
+                        event,
+                        pending_max,
+                    )?;
                 }
             }
         }
@@ -164,21 +183,38 @@ fn fan_out(
         if let Some(pending_max) = pending_max {
             ensure_room(queue, 1, pending_max)?;
         }
-        insert(connection, sequence, queue, &event.delivery(attempts), false, event.time, delta)?;
+        insert(
+            connection,
+            sequence,
+            queue,
+            &event.delivery(attempts),
+            false,
+            event.time,
+            delta,
+        )?;
     }
     Ok(())
 }
 
 /// Services that subscribe to `topic`, with the attempts of their most specific subscription.
-fn subscribers<'s>(subscriptions: &'s [Subscription], topic: &str) -> BTreeMap<&'s ServiceName, u32> {
+fn subscribers<'s>(
+    subscriptions: &'s [Subscription],
+    topic: &str,
+) -> BTreeMap<&'s ServiceName, u32> {
     let mut found: BTreeMap<&ServiceName, &Subscription> = BTreeMap::new();
-    for wanted in subscriptions.iter().filter(|wanted| matches(&wanted.topic, topic)) {
+    for wanted in subscriptions
+        .iter()
+        .filter(|wanted| matches(&wanted.topic, topic))
+    {
         let best = found.entry(&wanted.service).or_insert(wanted);
         if wanted.topic.len() > best.topic.len() {
             *best = wanted;
         }
     }
-    found.into_iter().map(|(service, best)| (service, best.attempts)).collect()
+    found
+        .into_iter()
+        .map(|(service, best)| (service, best.attempts))
+        .collect()
 }
 
 /// Keeps the event; false where it is known already.
@@ -216,24 +252,41 @@ fn was_seen(connection: &Connection, queue: i64, id: &str) -> Result<bool> {
 }
 
 pub(super) fn subscriptions(connection: &Connection) -> Result<Vec<Subscription>> {
-    let mut statement = connection.prepare_cached("SELECT service, topic, attempts FROM subscriptions ORDER BY 1, 2")?;
+    let mut statement = connection
+        .prepare_cached("SELECT service, topic, attempts FROM subscriptions ORDER BY 1, 2")?;
     let mut rows = statement.query([])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         // A name that breaks the rules cannot have been written by this host; such a row has no subscriber.
         if let Ok(service) = ServiceName::parse(&row.get::<_, String>(0)?) {
-            found.push(Subscription { service, topic: row.get(1)?, attempts: row.get(2)? });
+            found.push(Subscription {
+                service,
+                topic: row.get(1)?,
+                attempts: row.get(2)?,
+            });
         }
     }
     Ok(found)
 }
 
-pub(super) fn subscribe(connection: &Connection, service: &ServiceName, wanted: &[Subscription]) -> Result<()> {
-    connection.execute("DELETE FROM subscriptions WHERE service = ?1", [service.as_str()])?;
-    let mut statement = connection
-        .prepare_cached("INSERT OR REPLACE INTO subscriptions (service, topic, attempts) VALUES (?1, ?2, ?3)")?;
+pub(super) fn subscribe(
+    connection: &Connection,
+    service: &ServiceName,
+    wanted: &[Subscription],
+) -> Result<()> {
+    connection.execute(
+        "DELETE FROM subscriptions WHERE service = ?1",
+        [service.as_str()],
+    )?;
+    let mut statement = connection.prepare_cached(
+        "INSERT OR REPLACE INTO subscriptions (service, topic, attempts) VALUES (?1, ?2, ?3)",
+    )?;
     for subscription in wanted {
-        statement.execute(params![service.as_str(), subscription.topic, subscription.attempts.max(1)])?;
+        statement.execute(params![
+            service.as_str(),
+            subscription.topic,
+            subscription.attempts.max(1)
+        ])?;
     }
     Ok(())
 }

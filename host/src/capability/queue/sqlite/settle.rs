@@ -1,7 +1,8 @@
 //! Leases: handing jobs out, recording what became of them, renewing, and returning what stalled.
 
 use super::table::{
-    ACTIVE, COMPLETED, DELAYED, Delta, FAILED, JOB_COLUMNS, Queue, Sequence, WAITING, backoff, job, signed,
+    ACTIVE, COMPLETED, DELAYED, Delta, FAILED, JOB_COLUMNS, Queue, Sequence, WAITING, backoff, job,
+    signed,
 };
 use crate::capability::queue::{
     backend::{Result, Take, Taken},
@@ -28,7 +29,13 @@ pub(super) fn settle(
     now_ms: i64,
 ) -> Result<Taken> {
     let queue = Queue::find_or_create(connection, queue)?;
-    let mut work = Settle { connection, sequence, queue: &queue, now_ms, delta: Delta::default() };
+    let mut work = Settle {
+        connection,
+        sequence,
+        queue: &queue,
+        now_ms,
+        delta: Delta::default(),
+    };
     for (claim, outcome) in outcomes {
         match outcome {
             Outcome::Completed(value) => work.complete(*claim, value.as_deref())?,
@@ -36,7 +43,11 @@ pub(super) fn settle(
             Outcome::Released => work.release(*claim)?,
         }
     }
-    work.retain(COMPLETED, queue.counts.completed, queue.settings.keep_completed)?;
+    work.retain(
+        COMPLETED,
+        queue.counts.completed,
+        queue.settings.keep_completed,
+    )?;
     work.retain(FAILED, queue.counts.failed, queue.settings.keep_failed)?;
     let mut taken = Taken::default();
     if let Some(take) = take {
@@ -83,11 +94,13 @@ impl Settle<'_> {
 
     /// The short way for a queue that keeps no completed job.
     fn drop_completed(&mut self, claim: Claim) -> Result<()> {
-        let mut statement = self
-            .connection
-            .prepare_cached("DELETE FROM jobs WHERE seq = ?1 AND state = 2 AND lease = ?2 RETURNING relayed, id")?;
+        let mut statement = self.connection.prepare_cached(
+            "DELETE FROM jobs WHERE seq = ?1 AND state = 2 AND lease = ?2 RETURNING relayed, id",
+        )?;
         let gone = statement
-            .query_row(params![claim.seq, claim.lease], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, String>(1)?)))
+            .query_row(params![claim.seq, claim.lease], |row| {
+                Ok((row.get::<_, bool>(0)?, row.get::<_, String>(1)?))
+            })
             .optional()?;
         if let Some((relayed, id)) = gone {
             self.delta.add(ACTIVE, 0, -1);
@@ -116,7 +129,14 @@ impl Settle<'_> {
              WHERE seq = ?1",
         )?;
         let reason = truncate(failure.reason.clone(), REASON_BYTES_MAX);
-        statement.execute(params![claim.seq, state, rank, self.sequence.next(), made, reason])?;
+        statement.execute(params![
+            claim.seq,
+            state,
+            rank,
+            self.sequence.next(),
+            made,
+            reason
+        ])?;
         self.delta.transfer(ACTIVE, state, attempted.priority);
         Ok(())
     }
@@ -134,7 +154,11 @@ impl Settle<'_> {
             Ok(Attempted {
                 made: row.get(0)?,
                 allowed: row.get::<_, Option<u32>>(1)?.unwrap_or(settings.attempts),
-                backoff: kind.zip(wait_ms).map_or(settings.backoff, |(kind, wait_ms)| backoff(kind, wait_ms.unsigned_abs())),
+                backoff: kind
+                    .zip(wait_ms)
+                    .map_or(settings.backoff, |(kind, wait_ms)| {
+                        backoff(kind, wait_ms.unsigned_abs())
+                    }),
                 priority: row.get(4)?,
             })
         });
@@ -147,7 +171,9 @@ impl Settle<'_> {
             "UPDATE jobs SET state = 0, rank = priority, lease = NULL WHERE seq = ?1 AND state = 2 AND lease = ?2
              RETURNING priority",
         )?;
-        let priority: Option<i64> = statement.query_row(params![claim.seq, claim.lease], |row| row.get(0)).optional()?;
+        let priority: Option<i64> = statement
+            .query_row(params![claim.seq, claim.lease], |row| row.get(0))
+            .optional()?;
         if let Some(priority) = priority {
             self.delta.transfer(ACTIVE, WAITING, priority);
         }
@@ -161,13 +187,16 @@ impl Settle<'_> {
             return Ok(());
         };
         let excess = signed(excess);
-        let oldest = "SELECT seq FROM jobs WHERE queue = ?1 AND state = ?2 ORDER BY rank, position LIMIT ?3";
+        let oldest =
+            "SELECT seq FROM jobs WHERE queue = ?1 AND state = ?2 ORDER BY rank, position LIMIT ?3";
         let mut remember = self.connection.prepare_cached(&format!(
             "INSERT OR IGNORE INTO seen (generation, queue, id)
              SELECT (SELECT generation FROM broker), queue, id FROM jobs WHERE seq IN ({oldest}) AND relayed = 1"
         ))?;
         remember.execute(params![self.queue.id, state, excess])?;
-        let mut delete = self.connection.prepare_cached(&format!("DELETE FROM jobs WHERE seq IN ({oldest})"))?;
+        let mut delete = self
+            .connection
+            .prepare_cached(&format!("DELETE FROM jobs WHERE seq IN ({oldest})"))?;
         let removed = delete.execute(params![self.queue.id, state, excess])?;
         self.delta.add(state, 0, -(removed as i64));
         Ok(())
@@ -182,10 +211,13 @@ impl Settle<'_> {
             "SELECT seq, priority FROM jobs WHERE queue = ?1 AND state = 1 AND rank <= ?2 ORDER BY rank, position LIMIT ?3",
         )?;
         let due: Vec<(i64, i64)> = due
-            .query_map(params![self.queue.id, self.now_ms, PROMOTED_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .query_map(params![self.queue.id, self.now_ms, PROMOTED_MAX], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?
             .collect::<rusqlite::Result<_>>()?;
-        let mut join =
-            self.connection.prepare_cached("UPDATE jobs SET state = 0, rank = priority, position = ?2 WHERE seq = ?1")?;
+        let mut join = self.connection.prepare_cached(
+            "UPDATE jobs SET state = 0, rank = priority, position = ?2 WHERE seq = ?1",
+        )?;
         for (seq, priority) in due {
             join.execute(params![seq, self.sequence.next()])?;
             self.delta.transfer(DELAYED, WAITING, priority);
@@ -211,8 +243,12 @@ impl Settle<'_> {
             if bytes > TAKE_BYTES_MAX {
                 break;
             }
-            let taken = lease.query_row(params![seq, until_ms, take.lease, self.now_ms], |row| job(self.queue, row))?;
-            self.delta.transfer(WAITING, ACTIVE, i64::from(taken.priority));
+            let taken = lease
+                .query_row(params![seq, until_ms, take.lease, self.now_ms], |row| {
+                    job(self.queue, row)
+                })?;
+            self.delta
+                .transfer(WAITING, ACTIVE, i64::from(taken.priority));
             bytes += taken.data.len();
             jobs.push(taken);
         }
@@ -231,15 +267,20 @@ pub(super) fn remember(connection: &Connection, queue: i64, id: &str) -> Result<
 }
 
 fn next_due(connection: &Connection, queue: i64) -> Result<Option<i64>> {
-    let mut statement = connection
-        .prepare_cached("SELECT rank FROM jobs WHERE queue = ?1 AND state = 1 ORDER BY rank, position LIMIT 1")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT rank FROM jobs WHERE queue = ?1 AND state = 1 ORDER BY rank, position LIMIT 1",
+    )?;
     Ok(statement.query_row([queue], |row| row.get(0)).optional()?)
 }
 
 /// Renews leases; answers the claims that are void.
-pub(super) fn extend(connection: &Connection, claims: &[Claim], until_ms: i64) -> Result<Vec<Claim>> {
-    let mut statement =
-        connection.prepare_cached("UPDATE jobs SET rank = ?3 WHERE seq = ?1 AND state = 2 AND lease = ?2")?;
+pub(super) fn extend(
+    connection: &Connection,
+    claims: &[Claim],
+    until_ms: i64,
+) -> Result<Vec<Claim>> {
+    let mut statement = connection
+        .prepare_cached("UPDATE jobs SET rank = ?3 WHERE seq = ?1 AND state = 2 AND lease = ?2")?;
     let mut void = Vec::new();
     for claim in claims {
         if statement.execute(params![claim.seq, claim.lease, until_ms])? == 0 {
@@ -250,10 +291,17 @@ pub(super) fn extend(connection: &Connection, claims: &[Claim], until_ms: i64) -
 }
 
 /// Returns jobs whose lease ended before `ended_ms`; answers the queues concerned.
-pub(super) fn rescue(connection: &Connection, stalled_max: u32, ended_ms: i64, now_ms: i64) -> Result<Vec<String>> {
+pub(super) fn rescue(
+    connection: &Connection,
+    stalled_max: u32,
+    ended_ms: i64,
+    now_ms: i64,
+) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for queue in Queue::all(connection)? {
-        if queue.counts.active > 0 && rescue_queue(connection, &queue, stalled_max, ended_ms, now_ms)? > 0 {
+        if queue.counts.active > 0
+            && rescue_queue(connection, &queue, stalled_max, ended_ms, now_ms)? > 0
+        {
             names.push(queue.name);
         }
     }
@@ -272,7 +320,9 @@ fn rescue_queue(
         "SELECT seq, priority, stalls FROM jobs WHERE queue = ?1 AND state = 2 AND rank < ?2 ORDER BY rank LIMIT ?3",
     )?;
     let stalled: Vec<(i64, i64, u32)> = stalled
-        .query_map(params![queue.id, ended_ms, RESCUED_MAX], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .query_map(params![queue.id, ended_ms, RESCUED_MAX], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
         .collect::<rusqlite::Result<_>>()?;
     let mut update = connection.prepare_cached(
         "UPDATE jobs SET state = ?2, rank = ?3, lease = NULL, stalls = stalls + 1,

@@ -60,14 +60,18 @@ impl Queue {
     }
 
     pub(super) fn find(connection: &Connection, name: &str) -> Result<Option<Self>> {
-        let mut statement =
-            connection.prepare_cached(&format!("SELECT {QUEUE_COLUMNS} FROM queues WHERE name = ?1"))?;
+        let mut statement = connection.prepare_cached(&format!(
+            "SELECT {QUEUE_COLUMNS} FROM queues WHERE name = ?1"
+        ))?;
         Ok(statement.query_row([name], Self::from_row).optional()?)
     }
 
     pub(super) fn all(connection: &Connection) -> Result<Vec<Self>> {
-        let mut statement = connection.prepare_cached(&format!("SELECT {QUEUE_COLUMNS} FROM queues ORDER BY name"))?;
-        Ok(statement.query_map([], Self::from_row)?.collect::<rusqlite::Result<_>>()?)
+        let mut statement = connection
+            .prepare_cached(&format!("SELECT {QUEUE_COLUMNS} FROM queues ORDER BY name"))?;
+        Ok(statement
+            .query_map([], Self::from_row)?
+            .collect::<rusqlite::Result<_>>()?)
     }
 
     /// The queue called `name`, made with the defaults where absent.
@@ -75,9 +79,12 @@ impl Queue {
         if let Some(queue) = Self::find(connection, name)? {
             return Ok(queue);
         }
-        let held: i64 = connection.query_row("SELECT count(*) FROM queues", [], |row| row.get(0))?;
+        let held: i64 =
+            connection.query_row("SELECT count(*) FROM queues", [], |row| row.get(0))?;
         if held >= QUEUES_MAX {
-            return Err(Error::LimitExceeded(format!("there are {QUEUES_MAX} queues, which is as many as may be")));
+            return Err(Error::LimitExceeded(format!(
+                "there are {QUEUES_MAX} queues, which is as many as may be"
+            )));
         }
         let settings = Settings::default();
         let (kind, delay_ms) = backoff_columns(settings.backoff);
@@ -95,10 +102,19 @@ impl Queue {
             ],
         )?;
         let id = connection.last_insert_rowid();
-        Ok(Self { id, name: name.to_owned(), settings, counts: Counts::default() })
+        Ok(Self {
+            id,
+            name: name.to_owned(),
+            settings,
+            counts: Counts::default(),
+        })
     }
 
-    pub(super) fn update_settings(&self, connection: &Connection, settings: &Settings) -> Result<()> {
+    pub(super) fn update_settings(
+        &self,
+        connection: &Connection,
+        settings: &Settings,
+    ) -> Result<()> {
         let (kind, delay_ms) = backoff_columns(settings.backoff);
         connection.execute(
             "UPDATE queues SET attempts = ?2, backoff_kind = ?3, backoff_ms = ?4, timeout_ms = ?5, keep_completed = ?6,
@@ -165,7 +181,11 @@ impl Delta {
 
     /// What is added to the jobs completed or failed.
     pub(super) fn of(&self, finished: i64) -> i64 {
-        if finished == COMPLETED { self.completed } else { self.failed }
+        if finished == COMPLETED {
+            self.completed
+        } else {
+            self.failed
+        }
     }
 
     /// A job with `priority` goes from one state to another.
@@ -176,7 +196,11 @@ impl Delta {
 }
 
 pub(super) fn backoff(kind: i64, delay_ms: u64) -> Backoff {
-    if kind == 0 { Backoff::Fixed { delay_ms } } else { Backoff::Exponential { delay_ms } }
+    if kind == 0 {
+        Backoff::Fixed { delay_ms }
+    } else {
+        Backoff::Exponential { delay_ms }
+    }
 }
 
 pub(super) fn backoff_columns(backoff: Backoff) -> (i64, i64) {
@@ -212,17 +236,28 @@ pub(super) fn job(queue: &Queue, row: &Row<'_>) -> rusqlite::Result<Job> {
     let origin: Option<String> = row.get(12)?;
     let trace: Option<String> = row.get(13)?;
     Ok(Job {
-        claim: Claim { seq: row.get(0)?, lease: row.get::<_, Option<i64>>(1)?.unwrap_or_default() },
+        claim: Claim {
+            seq: row.get(0)?,
+            lease: row.get::<_, Option<i64>>(1)?.unwrap_or_default(),
+        },
         id: row.get(2)?,
         queue: queue.name.clone(),
         attempt: made + u32::from(state == ACTIVE),
-        attempts: row.get::<_, Option<u32>>(7)?.unwrap_or(queue.settings.attempts),
+        attempts: row
+            .get::<_, Option<u32>>(7)?
+            .unwrap_or(queue.settings.attempts),
         priority,
         state: shown_state(state, priority, queue.counts.paused),
-        timeout_ms: row.get::<_, Option<i64>>(8)?.map_or(queue.settings.timeout_ms, i64::unsigned_abs),
+        timeout_ms: row
+            .get::<_, Option<i64>>(8)?
+            .map_or(queue.settings.timeout_ms, i64::unsigned_abs),
         created_at: row.get(9)?,
         processed_at: row.get(10)?,
-        finished_at: if state >= COMPLETED { Some(row.get(4)?) } else { None },
+        finished_at: if state >= COMPLETED {
+            Some(row.get(4)?)
+        } else {
+            None
+        },
         name: row.get(11)?,
         origin: origin.and_then(|name| ServiceName::parse(&name).ok()),
         trace: trace.and_then(|header| TraceContext::parse(&header)),
@@ -255,8 +290,11 @@ const RUN_BITS: u32 = 40;
 impl Sequence {
     /// Goes on with the numbers of a new run of the host, all above those of earlier runs.
     pub(super) fn begin(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let run: i64 =
-            connection.query_row("UPDATE broker SET runs = runs + 1 RETURNING runs", [], |row| row.get(0))?;
+        let run: i64 = connection.query_row(
+            "UPDATE broker SET runs = runs + 1 RETURNING runs",
+            [],
+            |row| row.get(0),
+        )?;
         self.0.store(run << RUN_BITS, Ordering::Relaxed);
         Ok(())
     }

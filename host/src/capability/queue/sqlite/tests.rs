@@ -1,7 +1,13 @@
+//! The embedded backend: every change of a job's state, kills, events, recurrences, retention.
+
 use super::*;
 use crate::capability::{
     events::delivery_queue,
-    queue::{backend::Subscription, job::{Backoff, Failure}, schedule::next_due},
+    queue::{
+        backend::Subscription,
+        job::{Backoff, Failure},
+        schedule::next_due,
+    },
 };
 use tempfile::TempDir;
 
@@ -35,7 +41,8 @@ impl Bed {
                 std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
             }
         }
-        let backend = SqliteBackend::open(&folder.path().join("broker.db"), &Config::default(), T0).unwrap();
+        let backend =
+            SqliteBackend::open(&folder.path().join("broker.db"), &Config::default(), T0).unwrap();
         Self { folder, backend }
     }
 
@@ -46,7 +53,10 @@ impl Bed {
     }
 
     async fn add(&self, jobs: &[NewJob]) {
-        self.backend.add_many("q", jobs.to_vec(), 1_000_000, T0).await.unwrap();
+        self.backend
+            .add_many("q", jobs.to_vec(), 1_000_000, T0)
+            .await
+            .unwrap();
     }
 
     async fn add_ids(&self, ids: &[&str]) {
@@ -55,13 +65,26 @@ impl Bed {
     }
 
     async fn relay(&self, ids: &[&str]) {
-        let batch = ids.iter().map(|id| Message::Job { queue: "q".to_owned(), job: new(id) }).collect();
+        let batch = ids
+            .iter()
+            .map(|id| Message::Job {
+                queue: "q".to_owned(),
+                job: new(id),
+            })
+            .collect();
         self.backend.deliver(batch, None, T0).await.unwrap();
     }
 
     async fn take_at(&self, count: usize, now_ms: i64) -> Taken {
-        let take = Take { count, lease: rand::random(), lease_ms: LEASE_MS };
-        self.backend.settle("q", Arc::default(), Some(take), now_ms).await.unwrap()
+        let take = Take {
+            count,
+            lease: rand::random(),
+            lease_ms: LEASE_MS,
+        };
+        self.backend
+            .settle("q", Arc::default(), Some(take), now_ms)
+            .await
+            .unwrap()
     }
 
     async fn take(&self, count: usize) -> Vec<Job> {
@@ -69,8 +92,14 @@ impl Bed {
     }
 
     async fn settle_at(&self, jobs: &[Job], outcome: Outcome, now_ms: i64) {
-        let outcomes = jobs.iter().map(|job| (job.claim, outcome.clone())).collect();
-        self.backend.settle("q", Arc::new(outcomes), None, now_ms).await.unwrap();
+        let outcomes = jobs
+            .iter()
+            .map(|job| (job.claim, outcome.clone()))
+            .collect();
+        self.backend
+            .settle("q", Arc::new(outcomes), None, now_ms)
+            .await
+            .unwrap();
     }
 
     async fn settle(&self, jobs: &[Job], outcome: Outcome) {
@@ -106,7 +135,11 @@ impl Bed {
             })
             .await
             .unwrap();
-        assert_eq!(wrong, Vec::<String>::new(), "counts differ from the jobs: every change must go through Delta");
+        assert_eq!(
+            wrong,
+            Vec::<String>::new(),
+            "counts differ from the jobs: every change must go through Delta"
+        );
     }
 }
 
@@ -135,19 +168,51 @@ async fn a_job_goes_from_waiting_through_active_to_completed() {
     let bed = Bed::new();
     let mut job = new("1");
     job.origin = Some(service("exprsn-a"));
-    job.trace = crate::invocation::TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    job.trace = crate::invocation::TraceContext::parse(
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    );
     bed.add(&[job.clone()]).await;
     let waiting = bed.get("1").await;
-    assert_eq!((waiting.state, waiting.attempt, waiting.attempts, waiting.created_at), (State::Waiting, 0, 3, T0));
+    assert_eq!(
+        (
+            waiting.state,
+            waiting.attempt,
+            waiting.attempts,
+            waiting.created_at
+        ),
+        (State::Waiting, 0, 3, T0)
+    );
     let active = bed.take_at(5, T0 + 7).await.jobs;
-    assert_eq!((active[0].state, active[0].attempt, active[0].processed_at), (State::Active, 1, Some(T0 + 7)));
-    assert_eq!((&active[0].origin, active[0].trace), (&job.origin, job.trace));
-    assert!(bed.take(5).await.is_empty(), "a leased job is handed out once");
-    bed.settle_at(&active, Outcome::Completed(Some("42".to_owned())), T0 + 9).await;
+    assert_eq!(
+        (active[0].state, active[0].attempt, active[0].processed_at),
+        (State::Active, 1, Some(T0 + 7))
+    );
+    assert_eq!(
+        (&active[0].origin, active[0].trace),
+        (&job.origin, job.trace)
+    );
+    assert!(
+        bed.take(5).await.is_empty(),
+        "a leased job is handed out once"
+    );
+    bed.settle_at(&active, Outcome::Completed(Some("42".to_owned())), T0 + 9)
+        .await;
     let completed = bed.get("1").await;
-    assert_eq!((completed.state, completed.attempt, completed.finished_at), (State::Completed, 1, Some(T0 + 9)));
-    assert_eq!((completed.return_value.as_deref(), completed.failed_reason), (Some("42"), None));
-    assert_eq!(bed.counts().await, Counts { completed: 1, ..Counts::default() });
+    assert_eq!(
+        (completed.state, completed.attempt, completed.finished_at),
+        (State::Completed, 1, Some(T0 + 9))
+    );
+    assert_eq!(
+        (completed.return_value.as_deref(), completed.failed_reason),
+        (Some("42"), None)
+    );
+    assert_eq!(
+        bed.counts().await,
+        Counts {
+            completed: 1,
+            ..Counts::default()
+        }
+    );
 }
 
 #[tokio::test]
@@ -160,8 +225,17 @@ async fn an_id_that_the_queue_holds_is_not_added_again() {
     bed.add_ids(&["1"]).await;
     bed.settle(&taken, done()).await;
     bed.add_ids(&["1"]).await;
-    assert_eq!(bed.counts().await, Counts { completed: 2, ..Counts::default() });
-    bed.backend.add_many("other", vec![new("1")], 9, T0).await.unwrap();
+    assert_eq!(
+        bed.counts().await,
+        Counts {
+            completed: 2,
+            ..Counts::default()
+        }
+    );
+    bed.backend
+        .add_many("other", vec![new("1")], 9, T0)
+        .await
+        .unwrap();
     assert_eq!(bed.backend.counts("other").await.unwrap().waiting, 1);
 }
 
@@ -181,7 +255,14 @@ async fn a_relayed_id_is_remembered_when_its_job_has_gone() {
     assert_eq!(bed.list(State::Waiting).await, ["5"]);
     // A producer may use the id again, as in BullMQ.
     bed.add_ids(&["1"]).await;
-    assert_eq!(bed.counts().await, Counts { waiting: 2, completed: 1, ..Counts::default() });
+    assert_eq!(
+        bed.counts().await,
+        Counts {
+            waiting: 2,
+            completed: 1,
+            ..Counts::default()
+        }
+    );
 }
 
 #[tokio::test]
@@ -195,7 +276,10 @@ async fn failed_attempts_wait_as_in_bullmq_and_end_as_dead_letters() {
         let taken = bed.take_at(1, now).await;
         bed.settle_at(&taken.jobs, retry(), now).await;
         let delayed = bed.get("1").await;
-        assert_eq!((delayed.state, delayed.failed_reason.as_deref()), (State::Delayed, Some("no luck")));
+        assert_eq!(
+            (delayed.state, delayed.failed_reason.as_deref()),
+            (State::Delayed, Some("no luck"))
+        );
         let early = bed.take_at(1, now + wait - 1).await;
         assert_eq!((early.jobs.len(), early.next_due_ms), (0, Some(now + wait)));
         now += wait;
@@ -204,17 +288,28 @@ async fn failed_attempts_wait_as_in_bullmq_and_end_as_dead_letters() {
     assert_eq!((last[0].attempt, last[0].attempts), (4, 4));
     bed.settle_at(&last, retry(), now).await;
     let failed = bed.get("1").await;
-    assert_eq!((failed.state, failed.attempt, failed.finished_at), (State::Failed, 4, Some(now)));
-    assert_eq!(bed.counts().await, Counts { failed: 1, ..Counts::default() });
+    assert_eq!(
+        (failed.state, failed.attempt, failed.finished_at),
+        (State::Failed, 4, Some(now))
+    );
+    assert_eq!(
+        bed.counts().await,
+        Counts {
+            failed: 1,
+            ..Counts::default()
+        }
+    );
 }
 
 #[tokio::test]
 async fn a_failure_without_retry_or_without_wait() {
     let bed = Bed::new();
-    bed.declare(|settings| settings.backoff = Backoff::Fixed { delay_ms: 0 }).await;
+    bed.declare(|settings| settings.backoff = Backoff::Fixed { delay_ms: 0 })
+        .await;
     bed.add_ids(&["fatal", "again", "other"]).await;
     let taken = bed.take(2).await;
-    bed.settle(&taken[..1], Outcome::Failed(Failure::fatal("never"))).await;
+    bed.settle(&taken[..1], Outcome::Failed(Failure::fatal("never")))
+        .await;
     bed.settle(&taken[1..], retry()).await;
     assert_eq!(bed.list(State::Failed).await, ["fatal"]);
     // It joins the end of the line.
@@ -226,7 +321,8 @@ async fn a_failure_without_retry_or_without_wait() {
 async fn queue_defaults_hold_where_a_job_says_nothing() {
     let bed = Bed::new();
     bed.add_ids(&["1"]).await;
-    bed.declare(|settings| (settings.attempts, settings.timeout_ms) = (1, 77)).await;
+    bed.declare(|settings| (settings.attempts, settings.timeout_ms) = (1, 77))
+        .await;
     let taken = bed.take(1).await;
     assert_eq!((taken[0].attempts, taken[0].timeout_ms), (1, 77));
     bed.settle(&taken, retry()).await;
@@ -236,8 +332,18 @@ async fn queue_defaults_hold_where_a_job_says_nothing() {
 #[tokio::test]
 async fn the_line_is_by_priority_then_first_in_first_out() {
     let bed = Bed::new();
-    let prioritized = |id: &str, priority: u32| NewJob { priority, ..new(id) };
-    bed.add(&[prioritized("c", 5), prioritized("b", 1), new("a"), prioritized("d", 5), new("a2")]).await;
+    let prioritized = |id: &str, priority: u32| NewJob {
+        priority,
+        ..new(id)
+    };
+    bed.add(&[
+        prioritized("c", 5),
+        prioritized("b", 1),
+        new("a"),
+        prioritized("d", 5),
+        new("a2"),
+    ])
+    .await;
     let counts = bed.counts().await;
     assert_eq!((counts.waiting, counts.prioritized), (2, 3));
     assert_eq!(bed.get("c").await.state, State::Prioritized);
@@ -250,15 +356,32 @@ async fn the_line_is_by_priority_then_first_in_first_out() {
 #[tokio::test]
 async fn delayed_jobs_join_the_end_of_the_line_when_due() {
     let bed = Bed::new();
-    let delayed = |id: &str, delay_ms: u64| NewJob { delay_ms, ..new(id) };
-    bed.add(&[delayed("late", 200), delayed("soon", 100), NewJob { priority: 1, ..delayed("urgent", 150) }]).await;
+    let delayed = |id: &str, delay_ms: u64| NewJob {
+        delay_ms,
+        ..new(id)
+    };
+    bed.add(&[
+        delayed("late", 200),
+        delayed("soon", 100),
+        NewJob {
+            priority: 1,
+            ..delayed("urgent", 150)
+        },
+    ])
+    .await;
     bed.add_ids(&["now"]).await;
     assert_eq!(bed.counts().await.delayed, 3);
     assert_eq!(bed.list(State::Delayed).await, ["late", "urgent", "soon"]);
     let taken = bed.take_at(0, T0 + 99).await;
     assert_eq!(taken.next_due_ms, Some(T0 + 100));
     let taken = bed.take_at(9, T0 + 150).await;
-    assert_eq!((ids(&taken.jobs), taken.next_due_ms), (vec!["now".into(), "soon".into(), "urgent".into()], Some(T0 + 200)));
+    assert_eq!(
+        (ids(&taken.jobs), taken.next_due_ms),
+        (
+            vec!["now".into(), "soon".into(), "urgent".into()],
+            Some(T0 + 200)
+        )
+    );
     assert_eq!(bed.take_at(9, T0 + 200).await.next_due_ms, None);
     bed.audit().await;
 }
@@ -270,20 +393,45 @@ async fn stalled_jobs_return_to_the_front_and_fail_when_it_happens_too_often() {
     let mut now = T0;
     for _ in 0..STALLED_MAX {
         let taken = bed.take_at(1, now).await.jobs;
-        assert_eq!((taken[0].id.as_str(), taken[0].attempt), ("1", 1), "a stall is no attempt");
+        assert_eq!(
+            (taken[0].id.as_str(), taken[0].attempt),
+            ("1", 1),
+            "a stall is no attempt"
+        );
         now += LEASE_MS as i64;
-        assert!(bed.backend.rescue(STALLED_MAX, now).await.unwrap().is_empty(), "the lease ends after this instant");
+        assert!(
+            bed.backend
+                .rescue(STALLED_MAX, now)
+                .await
+                .unwrap()
+                .is_empty(),
+            "the lease ends after this instant"
+        );
         now += 1;
         assert_eq!(bed.backend.rescue(STALLED_MAX, now).await.unwrap(), ["q"]);
         bed.settle_at(&taken, done(), now).await;
-        assert_eq!(bed.get("1").await.state, State::Waiting, "the outcome of a void claim counts for nothing");
+        assert_eq!(
+            bed.get("1").await.state,
+            State::Waiting,
+            "the outcome of a void claim counts for nothing"
+        );
     }
     bed.take_at(1, now).await;
     now += LEASE_MS as i64 + 1;
     bed.backend.rescue(STALLED_MAX, now).await.unwrap();
     let failed = bed.get("1").await;
-    assert_eq!(failed.failed_reason.as_deref(), Some("job stalled more than allowable limit"));
-    assert_eq!(bed.counts().await, Counts { waiting: 1, failed: 1, ..Counts::default() });
+    assert_eq!(
+        failed.failed_reason.as_deref(),
+        Some("job stalled more than allowable limit")
+    );
+    assert_eq!(
+        bed.counts().await,
+        Counts {
+            waiting: 1,
+            failed: 1,
+            ..Counts::default()
+        }
+    );
 }
 
 #[tokio::test]
@@ -294,7 +442,10 @@ async fn renewed_leases_last_and_void_ones_are_told() {
     bed.settle(&taken[1..], Outcome::Released).await;
     let claims = taken.iter().map(|job| job.claim).collect();
     let until = T0 + 10 * LEASE_MS as i64;
-    assert_eq!(bed.backend.extend(claims, until).await.unwrap(), [taken[1].claim]);
+    assert_eq!(
+        bed.backend.extend(claims, until).await.unwrap(),
+        [taken[1].claim]
+    );
     bed.backend.rescue(STALLED_MAX, until).await.unwrap();
     assert_eq!(bed.get("1").await.state, State::Active);
 }
@@ -306,7 +457,10 @@ async fn released_jobs_keep_their_place_and_count_nothing() {
     let taken = bed.take(2).await;
     bed.settle(&taken, Outcome::Released).await;
     let again = bed.take(3).await;
-    assert_eq!((ids(&again), again[0].attempt), (vec!["1".into(), "2".into(), "3".into()], 1));
+    assert_eq!(
+        (ids(&again), again[0].attempt),
+        (vec!["1".into(), "2".into(), "3".into()], 1)
+    );
     bed.audit().await;
 }
 
@@ -317,7 +471,14 @@ async fn a_killed_host_loses_nothing_and_its_leases_return_at_once() {
     let taken = bed.take(3).await;
     bed.settle(&taken[..1], done()).await;
     let mut next = bed.killed();
-    assert_eq!(next.counts().await, Counts { waiting: 3, completed: 1, ..Counts::default() });
+    assert_eq!(
+        next.counts().await,
+        Counts {
+            waiting: 3,
+            completed: 1,
+            ..Counts::default()
+        }
+    );
     assert_eq!(ids(&next.take(9).await), ["2", "3", "4"]);
     // A job that kills its host every time is stopped.
     for _ in 0..STALLED_MAX {
@@ -332,7 +493,8 @@ async fn a_killed_host_loses_nothing_and_its_leases_return_at_once() {
 #[tokio::test]
 async fn rows_get_higher_numbers_in_every_run() {
     let bed = Bed::new();
-    bed.declare(|settings| settings.backoff = Backoff::Fixed { delay_ms: 0 }).await;
+    bed.declare(|settings| settings.backoff = Backoff::Fixed { delay_ms: 0 })
+        .await;
     bed.add_ids(&["1", "2"]).await;
     bed.settle(&bed.take(1).await, retry()).await;
     let next = bed.killed();
@@ -348,9 +510,23 @@ async fn a_paused_queue_hands_out_nothing() {
     bed.backend.pause("q", true).await.unwrap();
     assert!(bed.take(9).await.is_empty());
     bed.settle(&active, done()).await;
-    assert_eq!(bed.counts().await, Counts { waiting: 1, completed: 1, paused: true, ..Counts::default() });
+    assert_eq!(
+        bed.counts().await,
+        Counts {
+            waiting: 1,
+            completed: 1,
+            paused: true,
+            ..Counts::default()
+        }
+    );
     assert_eq!(bed.get("2").await.state, State::Paused);
-    assert_eq!((bed.list(State::Paused).await, bed.list(State::Waiting).await), (vec!["2".into()], vec!["2".into()]));
+    assert_eq!(
+        (
+            bed.list(State::Paused).await,
+            bed.list(State::Waiting).await
+        ),
+        (vec!["2".into()], vec!["2".into()])
+    );
     bed.backend.pause("q", false).await.unwrap();
     assert!(bed.list(State::Paused).await.is_empty());
     assert_eq!(ids(&bed.take(9).await), ["2"]);
@@ -359,22 +535,37 @@ async fn a_paused_queue_hands_out_nothing() {
 #[tokio::test]
 async fn finished_jobs_are_kept_up_to_their_limits() {
     let bed = Bed::new();
-    bed.declare(|settings| (settings.keep_completed, settings.keep_failed) = (2, 1)).await;
+    bed.declare(|settings| (settings.keep_completed, settings.keep_failed) = (2, 1))
+        .await;
     bed.add_ids(&["1", "2", "3", "4", "5", "6"]).await;
     for (at, job) in bed.take(4).await.into_iter().enumerate() {
         bed.settle_at(&[job], done(), T0 + at as i64).await;
     }
-    bed.settle(&bed.take(2).await, Outcome::Failed(Failure::fatal("x"))).await;
+    bed.settle(&bed.take(2).await, Outcome::Failed(Failure::fatal("x")))
+        .await;
     assert_eq!(bed.list(State::Completed).await, ["4", "3"]);
     assert_eq!(bed.list(State::Failed).await, ["6"]);
-    assert_eq!(bed.counts().await, Counts { completed: 2, failed: 1, ..Counts::default() });
-    assert!(matches!(bed.backend.get("q", "1").await, Err(Error::NotFound)));
+    assert_eq!(
+        bed.counts().await,
+        Counts {
+            completed: 2,
+            failed: 1,
+            ..Counts::default()
+        }
+    );
+    assert!(matches!(
+        bed.backend.get("q", "1").await,
+        Err(Error::NotFound)
+    ));
 }
 
 #[tokio::test]
 async fn dead_letters_are_listed_and_replayed() {
     let bed = Bed::new();
-    bed.declare(|settings| (settings.attempts, settings.backoff) = (2, Backoff::Fixed { delay_ms: 0 })).await;
+    bed.declare(|settings| {
+        (settings.attempts, settings.backoff) = (2, Backoff::Fixed { delay_ms: 0 })
+    })
+    .await;
     bed.add_ids(&["1"]).await;
     for _ in 0..2 {
         bed.settle(&bed.take(1).await, retry()).await;
@@ -382,15 +573,28 @@ async fn dead_letters_are_listed_and_replayed() {
     assert_eq!(bed.list(State::Failed).await, ["1"]);
     bed.backend.retry("q", "1").await.unwrap();
     let replayed = bed.get("1").await;
-    assert_eq!((replayed.state, replayed.attempt, replayed.failed_reason), (State::Waiting, 0, None));
-    assert!(matches!(bed.backend.retry("q", "1").await, Err(Error::Invalid(text)) if text.contains("has not failed")));
+    assert_eq!(
+        (replayed.state, replayed.attempt, replayed.failed_reason),
+        (State::Waiting, 0, None)
+    );
+    assert!(
+        matches!(bed.backend.retry("q", "1").await, Err(Error::Invalid(text)) if text.contains("has not failed"))
+    );
     let taken = bed.take(1).await;
     assert_eq!(taken[0].attempt, 1);
-    assert!(matches!(bed.backend.remove("q", "1").await, Err(Error::Invalid(text)) if text.contains("is active")));
+    assert!(
+        matches!(bed.backend.remove("q", "1").await, Err(Error::Invalid(text)) if text.contains("is active"))
+    );
     bed.settle(&taken, done()).await;
     bed.backend.remove("q", "1").await.unwrap();
-    assert!(matches!(bed.backend.remove("q", "1").await, Err(Error::NotFound)));
-    assert!(matches!(bed.backend.retry("nowhere", "1").await, Err(Error::NotFound)));
+    assert!(matches!(
+        bed.backend.remove("q", "1").await,
+        Err(Error::NotFound)
+    ));
+    assert!(matches!(
+        bed.backend.retry("nowhere", "1").await,
+        Err(Error::NotFound)
+    ));
     assert_eq!(bed.counts().await, Counts::default());
 }
 
@@ -398,12 +602,24 @@ async fn dead_letters_are_listed_and_replayed() {
 async fn a_full_queue_refuses_all_of_a_batch() {
     let bed = Bed::new();
     bed.add_ids(&["1", "2"]).await;
-    let refused = bed.backend.add_many("q", vec![new("3"), new("4")], 3, T0).await;
-    assert!(matches!(refused, Err(Error::LimitExceeded(text)) if text.contains("holds 2") && text.contains("pending_max is 3")));
+    let refused = bed
+        .backend
+        .add_many("q", vec![new("3"), new("4")], 3, T0)
+        .await;
+    assert!(
+        matches!(refused, Err(Error::LimitExceeded(text)) if text.contains("holds 2") && text.contains("pending_max is 3"))
+    );
     assert_eq!(bed.counts().await.waiting, 2);
-    bed.backend.add_many("q", vec![new("3")], 3, T0).await.unwrap();
+    bed.backend
+        .add_many("q", vec![new("3")], 3, T0)
+        .await
+        .unwrap();
     bed.relay(&["4"]).await;
-    assert_eq!(bed.counts().await.waiting, 4, "what a transaction promised is taken");
+    assert_eq!(
+        bed.counts().await.waiting,
+        4,
+        "what a transaction promised is taken"
+    );
 }
 
 #[tokio::test]
@@ -412,9 +628,24 @@ async fn listings_are_newest_first_and_paged() {
     bed.add_ids(&["1", "2", "3", "4"]).await;
     let page = bed.backend.list("q", State::Waiting, 1, 2).await.unwrap();
     assert_eq!(ids(&page), ["3", "2"]);
-    assert!(bed.backend.list("nowhere", State::Waiting, 0, 2).await.unwrap().is_empty());
+    assert!(
+        bed.backend
+            .list("nowhere", State::Waiting, 0, 2)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     let queues = bed.backend.overview().await.unwrap();
-    assert_eq!(queues, [("q".to_owned(), Counts { waiting: 4, ..Counts::default() })]);
+    assert_eq!(
+        queues,
+        [(
+            "q".to_owned(),
+            Counts {
+                waiting: 4,
+                ..Counts::default()
+            }
+        )]
+    );
 }
 
 #[tokio::test]
@@ -429,24 +660,60 @@ async fn recurrences_add_each_occurrence_once() {
     };
     let queues = || vec!["q".to_owned()];
     let first = next_due("*/5 * * * *", T0).unwrap();
-    bed.backend.schedule(queues(), vec![every("*/5 * * * *")], next_due, T0).await.unwrap();
-    assert_eq!(bed.backend.recur(queues(), next_due, T0).await.unwrap(), (vec![], Some(first)));
+    bed.backend
+        .schedule(queues(), vec![every("*/5 * * * *")], next_due, T0)
+        .await
+        .unwrap();
+    assert_eq!(
+        bed.backend.recur(queues(), next_due, T0).await.unwrap(),
+        (vec![], Some(first))
+    );
     for _ in 0..2 {
         let (touched, next) = bed.backend.recur(queues(), next_due, first).await.unwrap();
         assert!(touched.len() <= 1 && next == Some(first + 5 * MINUTE));
     }
-    assert_eq!(bed.list(State::Waiting).await, [format!("repeat:q:tick:{first}")]);
+    assert_eq!(
+        bed.list(State::Waiting).await,
+        [format!("repeat:q:tick:{first}")]
+    );
     // Down for an hour: one job makes up for what was missed, and the schedule survives the restart.
     let next = bed.killed();
-    next.backend.schedule(queues(), vec![every("*/5 * * * *")], next_due, first + 60 * MINUTE).await.unwrap();
-    let (touched, due) = next.backend.recur(queues(), next_due, first + 60 * MINUTE).await.unwrap();
+    next.backend
+        .schedule(
+            queues(),
+            vec![every("*/5 * * * *")],
+            next_due,
+            first + 60 * MINUTE,
+        )
+        .await
+        .unwrap();
+    let (touched, due) = next
+        .backend
+        .recur(queues(), next_due, first + 60 * MINUTE)
+        .await
+        .unwrap();
     assert_eq!((touched, due), (queues(), Some(first + 65 * MINUTE)));
     assert_eq!(next.counts().await.waiting, 2);
     // Another host adds the same occurrence: the id is held.
-    next.backend.schedule(queues(), vec![every("*/7 * * * *")], next_due, T0).await.unwrap();
-    assert_ne!(next.backend.recur(queues(), next_due, T0).await.unwrap().1, due);
-    next.backend.schedule(queues(), vec![], next_due, T0).await.unwrap();
-    assert_eq!(next.backend.recur(queues(), next_due, i64::MAX).await.unwrap(), (vec![], None));
+    next.backend
+        .schedule(queues(), vec![every("*/7 * * * *")], next_due, T0)
+        .await
+        .unwrap();
+    assert_ne!(
+        next.backend.recur(queues(), next_due, T0).await.unwrap().1,
+        due
+    );
+    next.backend
+        .schedule(queues(), vec![], next_due, T0)
+        .await
+        .unwrap();
+    assert_eq!(
+        next.backend
+            .recur(queues(), next_due, i64::MAX)
+            .await
+            .unwrap(),
+        (vec![], None)
+    );
 }
 
 fn event(id: &str, topic: &str) -> Event {
@@ -463,27 +730,44 @@ fn event(id: &str, topic: &str) -> Event {
 
 impl Bed {
     async fn publish(&self, event: Event) {
-        self.backend.deliver(vec![Message::Event(event)], Some(1_000), T0).await.unwrap();
+        self.backend
+            .deliver(vec![Message::Event(event)], Some(1_000), T0)
+            .await
+            .unwrap();
     }
 
     async fn subscribe(&self, name: &str, topics: &[(&str, u32)]) {
         let wanted = topics
             .iter()
-            .map(|(topic, attempts)| Subscription { service: service(name), topic: (*topic).to_owned(), attempts: *attempts })
+            .map(|(topic, attempts)| Subscription {
+                service: service(name),
+                topic: (*topic).to_owned(),
+                attempts: *attempts,
+            })
             .collect();
-        self.backend.subscribe(&service(name), wanted).await.unwrap();
+        self.backend
+            .subscribe(&service(name), wanted)
+            .await
+            .unwrap();
     }
 
     async fn deliveries(&self, name: &str) -> Vec<Job> {
         self.audit().await;
-        self.backend.list(&delivery_queue(&service(name)), State::Waiting, 0, 100).await.unwrap()
+        self.backend
+            .list(&delivery_queue(&service(name)), State::Waiting, 0, 100)
+            .await
+            .unwrap()
     }
 }
 
 #[tokio::test]
 async fn an_event_reaches_each_subscriber_once() {
     let bed = Bed::new();
-    bed.subscribe("exprsn-pulse", &[("*", 2), ("post.*", 5), ("post.created", 7)]).await;
+    bed.subscribe(
+        "exprsn-pulse",
+        &[("*", 2), ("post.*", 5), ("post.created", 7)],
+    )
+    .await;
     bed.subscribe("exprsn-herald", &[("user.*", 3)]).await;
     for _ in 0..3 {
         bed.publish(event("1", "post.created")).await;
@@ -493,12 +777,25 @@ async fn an_event_reaches_each_subscriber_once() {
     bed.publish(other.clone()).await;
     bed.publish(event("2", "user.created")).await;
     let pulse = bed.deliveries("exprsn-pulse").await;
-    assert_eq!(ids(&pulse), ["exprsn-timeline/2", "exprsn-bridge/1", "exprsn-timeline/1"]);
-    assert_eq!((pulse[2].attempts, pulse[0].attempts), (7, 2), "the most specific subscription decides");
+    assert_eq!(
+        ids(&pulse),
+        ["exprsn-timeline/2", "exprsn-bridge/1", "exprsn-timeline/1"]
+    );
+    assert_eq!(
+        (pulse[2].attempts, pulse[0].attempts),
+        (7, 2),
+        "the most specific subscription decides"
+    );
     assert_eq!(Event::from_delivery(&pulse[1]), Some(other));
-    assert_eq!(ids(&bed.deliveries("exprsn-herald").await), ["exprsn-timeline/2"]);
+    assert_eq!(
+        ids(&bed.deliveries("exprsn-herald").await),
+        ["exprsn-timeline/2"]
+    );
     assert_eq!(bed.backend.events("post.*", 10).await.unwrap().len(), 2);
-    assert_eq!(bed.backend.events("*", 1).await.unwrap(), [event("2", "user.created")]);
+    assert_eq!(
+        bed.backend.events("*", 1).await.unwrap(),
+        [event("2", "user.created")]
+    );
 }
 
 #[tokio::test]
@@ -507,7 +804,11 @@ async fn subscriptions_last_until_the_manifest_drops_them() {
     bed.subscribe("exprsn-pulse", &[("post.*", 3)]).await;
     let next = bed.killed();
     next.publish(event("1", "post.created")).await;
-    assert_eq!(next.deliveries("exprsn-pulse").await.len(), 1, "a stopped service gets its events later");
+    assert_eq!(
+        next.deliveries("exprsn-pulse").await.len(),
+        1,
+        "a stopped service gets its events later"
+    );
     next.subscribe("exprsn-pulse", &[("user.*", 3)]).await;
     next.publish(event("2", "post.created")).await;
     assert_eq!(next.deliveries("exprsn-pulse").await.len(), 1);
@@ -519,15 +820,28 @@ async fn a_full_subscriber_refuses_a_publisher_but_not_a_relay() {
     let bed = Bed::new();
     bed.subscribe("exprsn-pulse", &[("*", 3)]).await;
     bed.publish(event("1", "a")).await;
-    let refused = bed.backend.deliver(vec![Message::Event(event("2", "a"))], Some(1), T0).await;
-    assert!(matches!(refused, Err(Error::LimitExceeded(text)) if text.contains("`events:exprsn-pulse`")));
-    bed.backend.deliver(vec![Message::Event(event("2", "a"))], None, T0).await.unwrap();
+    let refused = bed
+        .backend
+        .deliver(vec![Message::Event(event("2", "a"))], Some(1), T0)
+        .await;
+    assert!(
+        matches!(refused, Err(Error::LimitExceeded(text)) if text.contains("`events:exprsn-pulse`"))
+    );
+    bed.backend
+        .deliver(vec![Message::Event(event("2", "a"))], None, T0)
+        .await
+        .unwrap();
     assert_eq!(bed.deliveries("exprsn-pulse").await.len(), 2);
 }
 
 #[tokio::test]
 async fn old_events_go_and_their_ids_are_remembered_for_a_while() {
-    let bed = Bed::with(Config { events_max: 2, seen_max: 10, seen_ms_min: 1_000, ..Config::default() });
+    let bed = Bed::with(Config {
+        events_max: 2,
+        seen_max: 10,
+        seen_ms_min: 1_000,
+        ..Config::default()
+    });
     bed.subscribe("exprsn-pulse", &[("*", 3)]).await;
     for id in ["1", "2", "3", "4"] {
         bed.publish(event(id, "a")).await;
@@ -549,9 +863,16 @@ async fn old_events_go_and_their_ids_are_remembered_for_a_while() {
 
 #[tokio::test]
 async fn age_alone_also_ends_events() {
-    let bed = Bed::with(Config { events_ms_max: 1_000, ..Config::default() });
+    let bed = Bed::with(Config {
+        events_ms_max: 1_000,
+        ..Config::default()
+    });
     bed.publish(event("1", "a")).await;
-    bed.publish(Event { time: T0 + 500, ..event("2", "a") }).await;
+    bed.publish(Event {
+        time: T0 + 500,
+        ..event("2", "a")
+    })
+    .await;
     bed.backend.tidy(T0 + 1_001).await.unwrap();
     assert_eq!(bed.backend.events("*", 10).await.unwrap()[0].id, "2");
     assert_eq!(bed.backend.events("*", 10).await.unwrap().len(), 1);
@@ -559,7 +880,11 @@ async fn age_alone_also_ends_events() {
 
 impl SqliteBackend {
     async fn scan_seen(&self) -> i64 {
-        self.read(|connection| Ok(connection.query_row("SELECT count(*) FROM seen", [], |row| row.get(0))?)).await.unwrap()
+        self.read(|connection| {
+            Ok(connection.query_row("SELECT count(*) FROM seen", [], |row| row.get(0))?)
+        })
+        .await
+        .unwrap()
     }
 }
 
@@ -568,7 +893,8 @@ impl SqliteBackend {
 async fn counts_survive_any_order_of_operations() {
     use rand::{Rng as _, SeedableRng as _};
     let bed = Bed::new();
-    bed.declare(|settings| (settings.keep_completed, settings.keep_failed) = (3, 3)).await;
+    bed.declare(|settings| (settings.keep_completed, settings.keep_failed) = (3, 3))
+        .await;
     let mut random = rand::rngs::StdRng::seed_from_u64(7);
     let (mut now, mut held) = (T0, Vec::<Job>::new());
     for step in 0..400 {
@@ -577,12 +903,19 @@ async fn counts_survive_any_order_of_operations() {
         match random.random_range(0..9) {
             0 | 1 => {
                 let mut job = new(&id);
-                (job.priority, job.delay_ms) = (random.random_range(0..3), random.random_range(0..2) * 1_500);
-                bed.backend.add_many("q", vec![job], 100, now).await.unwrap();
+                (job.priority, job.delay_ms) =
+                    (random.random_range(0..3), random.random_range(0..2) * 1_500);
+                bed.backend
+                    .add_many("q", vec![job], 100, now)
+                    .await
+                    .unwrap();
             }
             2 | 3 => held.extend(bed.take_at(2, now).await.jobs),
             4 => bed.settle_at(&std::mem::take(&mut held), done(), now).await,
-            5 => bed.settle_at(&std::mem::take(&mut held), retry(), now).await,
+            5 => {
+                bed.settle_at(&std::mem::take(&mut held), retry(), now)
+                    .await
+            }
             6 => drop(bed.backend.rescue(STALLED_MAX, now).await.unwrap()),
             7 => drop(bed.backend.remove("q", &id).await),
             _ => drop(bed.backend.retry("q", &id).await),

@@ -38,9 +38,14 @@ pub(super) fn schedule(
 ) -> Result<()> {
     for queue in queues {
         for name in names(connection, queue)? {
-            if !wanted.iter().any(|recurrence| recurrence.queue == *queue && recurrence.name == name) {
-                connection
-                    .execute("DELETE FROM recurrences WHERE queue = ?1 AND name = ?2", params![queue, name])?;
+            if !wanted
+                .iter()
+                .any(|recurrence| recurrence.queue == *queue && recurrence.name == name)
+            {
+                connection.execute(
+                    "DELETE FROM recurrences WHERE queue = ?1 AND name = ?2",
+                    params![queue, name],
+                )?;
             }
         }
     }
@@ -52,14 +57,23 @@ pub(super) fn schedule(
     )?;
     for recurrence in wanted {
         let next_at = next_due(&recurrence.cron, now_ms).unwrap_or(i64::MAX);
-        insert.execute(params![recurrence.queue, recurrence.name, recurrence.cron, recurrence.data, next_at])?;
+        insert.execute(params![
+            recurrence.queue,
+            recurrence.name,
+            recurrence.cron,
+            recurrence.data,
+            next_at
+        ])?;
     }
     Ok(())
 }
 
 fn names(connection: &Connection, queue: &str) -> Result<Vec<String>> {
-    let mut statement = connection.prepare_cached("SELECT name FROM recurrences WHERE queue = ?1")?;
-    Ok(statement.query_map([queue], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+    let mut statement =
+        connection.prepare_cached("SELECT name FROM recurrences WHERE queue = ?1")?;
+    Ok(statement
+        .query_map([queue], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?)
 }
 
 /// Adds the jobs of occurrences that are due; answers the queues concerned and when the next one is due.
@@ -94,10 +108,16 @@ pub(super) fn recur(
 }
 
 fn occurrences(connection: &Connection, queue: &str) -> Result<Vec<(Recurrence, i64)>> {
-    let mut statement =
-        connection.prepare_cached("SELECT queue, name, cron, data, next_at FROM recurrences WHERE queue = ?1")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT queue, name, cron, data, next_at FROM recurrences WHERE queue = ?1",
+    )?;
     let rows = statement.query_map([queue], |row| {
-        let recurrence = Recurrence { queue: row.get(0)?, name: row.get(1)?, cron: row.get(2)?, data: row.get(3)? };
+        let recurrence = Recurrence {
+            queue: row.get(0)?,
+            name: row.get(1)?,
+            cron: row.get(2)?,
+            data: row.get(3)?,
+        };
         Ok((recurrence, row.get(4)?))
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -115,14 +135,17 @@ fn add_occurrence(
     let id = format!("repeat:{}:{}:{at}", recurrence.queue, recurrence.name);
     let job = NewJob::new(id, &recurrence.name, &recurrence.data);
     let mut delta = Delta::default();
-    insert(connection, sequence, &queue, &job, false, now_ms, &mut delta)?;
+    insert(
+        connection, sequence, &queue, &job, false, now_ms, &mut delta,
+    )?;
     queue.apply(connection, &delta)
 }
 
 /// The newest events whose topic matches `pattern`.
 pub(super) fn events(connection: &Connection, pattern: &str, limit: usize) -> Result<Vec<Event>> {
-    let mut statement =
-        connection.prepare_cached("SELECT source, id, topic, subject, time, trace, data FROM events ORDER BY seq DESC")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT source, id, topic, subject, time, trace, data FROM events ORDER BY seq DESC",
+    )?;
     let mut rows = statement.query([])?;
     let mut found = Vec::new();
     while found.len() < limit
@@ -147,13 +170,19 @@ pub(super) fn events(connection: &Connection, pattern: &str, limit: usize) -> Re
 
 /// Ids remembered in the present generation.
 pub(super) fn seen_count(connection: &Connection) -> Result<u64> {
-    let mut statement = connection
-        .prepare_cached("SELECT count(*) FROM seen WHERE generation = (SELECT generation FROM broker)")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT count(*) FROM seen WHERE generation = (SELECT generation FROM broker)",
+    )?;
     Ok(statement.query_row([], |row| unsigned(row, 0))?)
 }
 
 /// Removes a portion of what is kept too long; answers whether there is more.
-pub(super) fn tidy(connection: &Connection, retention: &Retention, seen: u64, now_ms: i64) -> Result<bool> {
+pub(super) fn tidy(
+    connection: &Connection,
+    retention: &Retention,
+    seen: u64,
+    now_ms: i64,
+) -> Result<bool> {
     rotate(connection, retention, seen, now_ms)?;
     let events = forget_events(connection, retention, now_ms)?;
     let mut ids = connection.prepare_cached(
@@ -169,11 +198,17 @@ pub(super) fn tidy(connection: &Connection, retention: &Retention, seen: u64, no
 /// Its age counts from the first tidying and not from its making, so that a host that was down for days still knows
 /// what it had taken from relays when they repeat it.
 fn rotate(connection: &Connection, retention: &Retention, seen: u64, now_ms: i64) -> Result<()> {
-    let began: Option<i64> =
-        connection.query_row("SELECT generation_at FROM broker", [], |row| row.get(0)).optional()?.flatten();
-    let old = began.is_some_and(|began| now_ms.saturating_sub(began) >= retention.seen_ms_min as i64);
+    let began: Option<i64> = connection
+        .query_row("SELECT generation_at FROM broker", [], |row| row.get(0))
+        .optional()?
+        .flatten();
+    let old =
+        began.is_some_and(|began| now_ms.saturating_sub(began) >= retention.seen_ms_min as i64);
     if old || seen >= retention.seen_max / 2 {
-        connection.execute("UPDATE broker SET generation = generation + 1, generation_at = ?1", [now_ms])?;
+        connection.execute(
+            "UPDATE broker SET generation = generation + 1, generation_at = ?1",
+            [now_ms],
+        )?;
     } else if began.is_none() {
         connection.execute("UPDATE broker SET generation_at = ?1", [now_ms])?;
     }
@@ -189,7 +224,16 @@ fn forget_events(connection: &Connection, retention: &Retention, now_ms: i64) ->
         "INSERT OR IGNORE INTO seen (generation, queue, id)
          SELECT (SELECT generation FROM broker), {EVENTS}, source || '/' || id FROM events WHERE seq IN ({old})"
     ))?;
-    remember.execute(params![signed(REMOVED_MAX), signed(retention.events_max), before])?;
-    let mut delete = connection.prepare_cached(&format!("DELETE FROM events WHERE seq IN ({old})"))?;
-    Ok(delete.execute(params![signed(REMOVED_MAX), signed(retention.events_max), before])?)
+    remember.execute(params![
+        signed(REMOVED_MAX),
+        signed(retention.events_max),
+        before
+    ])?;
+    let mut delete =
+        connection.prepare_cached(&format!("DELETE FROM events WHERE seq IN ({old})"))?;
+    Ok(delete.execute(params![
+        signed(REMOVED_MAX),
+        signed(retention.events_max),
+        before
+    ])?)
 }
