@@ -79,5 +79,6 @@ CREATE TABLE deliveries (
   updated_at BIGINT NOT NULL,
   UNIQUE (endpoint_id, user_id, dedupe_key)
 );
-CREATE INDEX deliveries_by_owner ON deliveries (owner_id, status, id);
+CREATE INDEX deliveries_by_owner ON deliveries (owner_id, id);
+CREATE INDEX deliveries_failed ON deliveries (owner_id, id) WHERE status = 'failed';
 CREATE INDEX deliveries_pending ON deliveries (updated_at) WHERE status = 'pending';

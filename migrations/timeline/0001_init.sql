@@ -72,6 +72,7 @@ CREATE TABLE blocks (
   PRIMARY KEY (blocker_id, blocked_id),
   CHECK (blocker_id <> blocked_id)
 );
+CREATE INDEX blocks_by_blocked ON blocks (blocked_id);
 
 -- Candidates of a home timeline. Reading checks again that the post is there and its author still followed.
 CREATE TABLE home_entries (

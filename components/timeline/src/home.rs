@@ -9,6 +9,8 @@ use crate::fanout;
 pub const QUEUE: &str = "timeline-home";
 /// Recent posts that a follow brings, where `backfill_posts_max` is not set.
 const BACKFILL_POSTS_MAX_DEFAULT: i64 = 50;
+/// Authors back-filled in one transaction.
+const BACKFILL_AUTHORS_MAX: usize = 50;
 /// Posts made after the follow that one back-fill looks at; fan-out serves the rest.
 const LATE_POSTS_MAX: i64 = 500;
 /// Entries that trimming leaves, where `home_entries_max` is not set.
@@ -67,8 +69,12 @@ pub async fn add_cleanup(tx: &Tx, user_id: &str, author_id: &str) -> Result<()> 
 /// Brings in recent posts of authors just followed.
 pub async fn backfill(job: Job<Backfill>) -> JobResult {
     let posts_max = config::parse("backfill_posts_max", BACKFILL_POSTS_MAX_DEFAULT);
-    for author_id in &job.data.author_ids {
-        backfill_author(&job.data.user_id, author_id, posts_max).await?;
+    for author_ids in job.data.author_ids.chunks(BACKFILL_AUTHORS_MAX) {
+        let tx = sql::begin().await?;
+        for author_id in author_ids {
+            backfill_author(&tx, &job.data.user_id, author_id, posts_max).await?;
+        }
+        tx.commit().await?;
     }
     Ok(())
 }
@@ -80,8 +86,7 @@ struct Entry {
 
 /// Posts older than the follow come silently. Those since then are fan-out's; where it passed before the follow was committed, this
 /// delivers them, and whichever of the two inserts the row announces it.
-async fn backfill_author(user_id: &str, author_id: &str, posts_max: i64) -> Result<()> {
-    let tx = sql::begin().await?;
+async fn backfill_author(tx: &Tx, user_id: &str, author_id: &str, posts_max: i64) -> Result<()> {
     tx.execute(
         "INSERT INTO home_entries (user_id, post_id) SELECT CAST($1 AS TEXT), p.id FROM follows f JOIN posts p ON p.author_id = f.followee_id \
          WHERE f.followee_id = $2 AND f.follower_id = $1 AND p.deleted_at IS NULL AND p.created_at < f.created_at \
@@ -99,7 +104,7 @@ async fn backfill_author(user_id: &str, author_id: &str, posts_max: i64) -> Resu
         .await?;
     for entry in late {
         fanout::announce(
-            &tx,
+            tx,
             &entry.post_id,
             author_id,
             vec![user_id.to_owned()],
@@ -107,7 +112,6 @@ async fn backfill_author(user_id: &str, author_id: &str, posts_max: i64) -> Resu
         )
         .await?;
     }
-    tx.commit().await?;
     Ok(())
 }
 

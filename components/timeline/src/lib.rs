@@ -50,7 +50,7 @@ fn reactions(router: Router) -> Router {
         .post("/api/posts/{id}/unlike", likes::unlike)
         .summary("Takes a like back; repeating is harmless")
         .get("/api/posts/{id}/likes", likes::list)
-        .summary("Lists who likes a post, newest first")
+        .summary("Lists who likes a post")
         .get("/api/posts/{id}/comments", comments::list)
         .summary("Lists the comments on a post, oldest first")
         .post("/api/posts/{id}/comments", comments::create)

@@ -53,31 +53,26 @@ pub async fn unlike(user: User, Path(id): Path<Id>) -> Result<Json<LikeState>> {
     }))
 }
 
-/// Who likes a post, newest first.
+/// Who likes a post, in the order of their ids: a post may have a million likes, and another index would cost each of them.
 pub async fn list(
     user: User,
     Path(id): Path<Id>,
     page: Query<PageQuery>,
 ) -> Result<Json<Page<Member>>> {
     let post = posts::visible(&user.id, &id).await?;
-    let (at, who) = page
-        .cursor::<(i64, Id)>()?
-        .map_or_else(|| (i64::MAX, String::new()), |(at, id)| (at, id.into()));
+    let after = page.cursor::<Id>()?.map_or_else(String::new, Id::into);
     // `p` stands for the like here, so that one text says who is hidden from whom.
     let text = format!(
         "SELECT p.author_id AS user_id, p.created_at AS since \
-         FROM (SELECT user_id AS author_id, created_at FROM likes WHERE post_id = $2) AS p \
-         WHERE (p.created_at, p.author_id) < ($3, $4) AND {NOT_BLOCKED} \
-         ORDER BY p.created_at DESC, p.author_id DESC LIMIT $5"
+         FROM (SELECT user_id AS author_id, created_at FROM likes WHERE post_id = $2 AND user_id > $3) AS p \
+         WHERE {NOT_BLOCKED} ORDER BY p.author_id LIMIT $4"
     );
     let rows: Vec<Member> = sql::query_as(
         &text,
-        params![user.id, post.id, at, who, page.limit_plus_one()],
+        params![user.id, post.id, after, page.limit_plus_one()],
     )
     .await?;
-    Ok(Json(page.page(rows, |member| {
-        (member.since, member.user_id.clone())
-    })))
+    Ok(Json(page.page(rows, |member| member.user_id.clone())))
 }
 
 /// Changes the post's counter and answers it; 404 when the post was deleted meanwhile.
