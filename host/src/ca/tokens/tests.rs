@@ -107,6 +107,7 @@ async fn forgeries_are_refused() {
         ),
         "bad-signature",
     );
+    check(&format!("{token}="), "bad-signature");
     check(&format!("{}.{}.", parts[0], parts[1]), "bad-signature");
 
     let embedded = json!({ "alg": "EdDSA", "kid": ours, "typ": "at+jwt", "jwk": stranger.jwk() });
