@@ -54,7 +54,10 @@ pub enum Error {
     /// SQLite's own.
     Sqlite(rusqlite::Error),
     /// The file cannot be opened, created or written.
-    Open { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    Open {
+        path: PathBuf,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// As many requests are waiting as may.
     Overloaded,
     /// The database is closed.
@@ -85,7 +88,9 @@ impl fmt::Display for Error {
             Self::Closed => f.write_str("the database is closed"),
             Self::Panicked => f.write_str("the database closure panicked"),
             Self::Lost => f.write_str("the transaction was rolled back by a concurrent one"),
-            Self::Expired => f.write_str("the transaction idled or lasted too long and was rolled back"),
+            Self::Expired => {
+                f.write_str("the transaction idled or lasted too long and was rolled back")
+            }
             Self::Undurable => f.write_str("the disk refused what was written"),
             Self::Ended => f.write_str("the transaction has ended"),
         }
@@ -127,15 +132,29 @@ impl Database {
         let connection = connection::open_writer(path, &options)?;
         let statistics = Arc::new(Statistics::default());
         let (sender, receiver) = mpsc::sync_channel(options.waiting_max);
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let fault = |source: std::io::Error| Error::Open { path: path.to_owned(), source: source.into() };
+        let stem = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let fault = |source: std::io::Error| Error::Open {
+            path: path.to_owned(),
+            source: source.into(),
+        };
         let flushing = Flusher::start(path, &stem, statistics.clone()).map_err(fault)?;
         let flusher = flushing.0.clone();
         writer::spawn(connection, receiver, statistics.clone(), flushing, &stem).map_err(fault)?;
         let readers = Readers::new(path, &format!("r-{stem}"), options.readers, options.clone());
         let scanners = Readers::new(path, &format!("s-{stem}"), options.scanners, options);
         Ok(Self {
-            shared: Arc::new(Shared { path: path.to_owned(), writer: sender, readers, scanners, flusher, statistics }),
+            shared: Arc::new(Shared {
+                path: path.to_owned(),
+                writer: sender,
+                readers,
+                scanners,
+                flusher,
+                statistics,
+            }),
         })
     }
 
@@ -206,7 +225,11 @@ impl Database {
     /// It is rolled back when dropped, when no step comes for `idle_max`, and `total_max` after its beginning.
     pub async fn begin(&self, idle_max: Duration, total_max: Duration) -> Result<Session, Error> {
         let (reply, answer) = oneshot::channel();
-        self.request(writer::Request::Session { idle_max, total_max, reply })?;
+        self.request(writer::Request::Session {
+            idle_max,
+            total_max,
+            reply,
+        })?;
         answer.await.unwrap_or(Err(Error::Closed))
     }
 
@@ -219,7 +242,9 @@ impl Database {
             let _ = reply.send(flushed);
         });
         // The queue is as long as there are commits under way, so this waits for the disk at most.
-        tokio::task::spawn_blocking(move || flusher.flush(answered)).await.map_err(|_| Error::Closed)?;
+        tokio::task::spawn_blocking(move || flusher.flush(answered))
+            .await
+            .map_err(|_| Error::Closed)?;
         answer.await.unwrap_or(Err(Error::Closed))
     }
 
@@ -227,9 +252,15 @@ impl Database {
     pub async fn ping(&self) -> Result<(), Error> {
         if !self.shared.path.exists() {
             let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-            return Err(Error::Open { path: self.shared.path.clone(), source: source.into() });
+            return Err(Error::Open {
+                path: self.shared.path.clone(),
+                source: source.into(),
+            });
         }
-        self.read(|connection| Ok(connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?)).await
+        self.read(|connection| {
+            Ok(connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?)
+        })
+        .await
     }
 
     /// Writes the log back into the file and ends the threads; whatever is asked of a clone afterwards fails as closed.
@@ -239,21 +270,27 @@ impl Database {
         let (reply, answer) = oneshot::channel();
         let writer = self.shared.writer.clone();
         // Waits where the queue is full. A writer that is gone already has nothing left to close.
-        let _ = tokio::task::spawn_blocking(move || writer.send(writer::Request::Close(reply))).await;
+        let _ =
+            tokio::task::spawn_blocking(move || writer.send(writer::Request::Close(reply))).await;
         let _ = answer.await;
     }
 
     fn request(&self, request: writer::Request) -> Result<(), Error> {
-        self.shared.writer.try_send(request).map_err(|error| match error {
-            mpsc::TrySendError::Full(_) => Error::Overloaded,
-            mpsc::TrySendError::Disconnected(_) => Error::Closed,
-        })
+        self.shared
+            .writer
+            .try_send(request)
+            .map_err(|error| match error {
+                mpsc::TrySendError::Full(_) => Error::Overloaded,
+                mpsc::TrySendError::Disconnected(_) => Error::Closed,
+            })
     }
 }
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database").field("path", &self.shared.path).finish_non_exhaustive()
+        f.debug_struct("Database")
+            .field("path", &self.shared.path)
+            .finish_non_exhaustive()
     }
 }
 

@@ -54,17 +54,26 @@ impl Default for Options {
 
 impl Options {
     /// The defaults, with `schema` called once in a transaction at opening.
-    pub fn with_schema(schema: impl Fn(&Connection) -> Result<(), Error> + Send + Sync + 'static) -> Self {
-        Self { schema: Some(Arc::new(schema)), ..Self::default() }
+    pub fn with_schema(
+        schema: impl Fn(&Connection) -> Result<(), Error> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            schema: Some(Arc::new(schema)),
+            ..Self::default()
+        }
     }
 }
 
 /// Opens the writer's connection, creating file and folder where absent.
 pub(super) fn open_writer(path: &Path, options: &Options) -> Result<Connection, Error> {
-    let fault = |source: Source| Error::Open { path: path.to_owned(), source };
+    let fault = |source: Source| Error::Open {
+        path: path.to_owned(),
+        source,
+    };
     create(path).map_err(|error| fault(error.into()))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(|error| fault(error.into()))?;
+    let connection =
+        Connection::open_with_flags(path, flags).map_err(|error| fault(error.into()))?;
     configure(&connection, options, Access::Write).map_err(fault)?;
     if let Some(prepare) = &options.prepare {
         prepare(&connection, Access::Write)?;
@@ -81,7 +90,10 @@ pub(super) fn open_writer(path: &Path, options: &Options) -> Result<Connection, 
 pub(super) fn open_reader(path: &Path, options: &Options) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    configure(&connection, options, Access::Read).map_err(|source| Error::Open { path: path.to_owned(), source })?;
+    configure(&connection, options, Access::Read).map_err(|source| Error::Open {
+        path: path.to_owned(),
+        source,
+    })?;
     if let Some(prepare) = &options.prepare {
         prepare(&connection, Access::Read)?;
     }
@@ -101,7 +113,12 @@ fn create(path: &Path) -> std::io::Result<()> {
             fs::File::open(above)?.sync_all()?;
         }
     }
-    match fs::OpenOptions::new().append(true).create_new(true).mode(0o600).open(path) {
+    match fs::OpenOptions::new()
+        .append(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
@@ -120,7 +137,12 @@ fn configure(connection: &Connection, options: &Options, access: Access) -> Resu
          PRAGMA cell_size_check = ON;
          PRAGMA cache_size = -{cache_kib};"
     ))?;
-    connection.pragma_update_and_check(None, "mmap_size", options.mmap_bytes_max.min(1 << 40) as i64, |_| Ok(()))?;
+    connection.pragma_update_and_check(
+        None,
+        "mmap_size",
+        options.mmap_bytes_max.min(1 << 40) as i64,
+        |_| Ok(()),
+    )?;
     for (setting, value) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
         (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),

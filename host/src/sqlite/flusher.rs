@@ -49,7 +49,11 @@ impl Flusher {
         }
         let (work, queue) = mpsc::sync_channel(WAITING_MAX);
         let failed = Arc::new(AtomicBool::new(false));
-        let flusher = Self { work, failed: failed.clone(), log: log.clone() };
+        let flusher = Self {
+            work,
+            failed: failed.clone(),
+            log: log.clone(),
+        };
         let thread = std::thread::Builder::new().name(format!("f-{name}"));
         let thread = thread.spawn(move || serve(&queue, &log, &failed, &statistics))?;
         Ok((flusher, thread))
@@ -108,7 +112,11 @@ fn serve(queue: &mpsc::Receiver<Work>, log: &File, failed: &AtomicBool, statisti
             }
         }
         for answer in answers {
-            answer(if failed.load(Ordering::SeqCst) { Err(Error::Undurable) } else { Ok(()) });
+            answer(if failed.load(Ordering::SeqCst) {
+                Err(Error::Undurable)
+            } else {
+                Ok(())
+            });
         }
     }
 }

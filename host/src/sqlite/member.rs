@@ -23,7 +23,11 @@ pub(super) struct Write<T, E, F> {
 
 impl<T, E, F> Write<T, E, F> {
     pub(super) fn new(f: F, reply: oneshot::Sender<Result<T, E>>) -> Self {
-        Self { f, outcome: None, reply }
+        Self {
+            f,
+            outcome: None,
+            reply,
+        }
     }
 }
 
@@ -35,7 +39,8 @@ where
 {
     fn run(&mut self, connection: &Connection) -> bool {
         let f = &mut self.f;
-        let outcome = catch_unwind(AssertUnwindSafe(|| f(connection))).unwrap_or_else(|_| Err(Error::Panicked.into()));
+        let outcome = catch_unwind(AssertUnwindSafe(|| f(connection)))
+            .unwrap_or_else(|_| Err(Error::Panicked.into()));
         self.outcome.insert(outcome).is_ok()
     }
 

@@ -51,7 +51,10 @@ impl Readers {
             jobs: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         };
-        Self { jobs, pool: Arc::new(pool) }
+        Self {
+            jobs,
+            pool: Arc::new(pool),
+        }
     }
 
     /// Runs `f` in a read transaction.
@@ -67,7 +70,11 @@ impl Readers {
                 return;
             }
             // Whoever asked may have gone meanwhile.
-            let _ = reply.send(connection.map_err(E::from).and_then(|connection| snapshot(connection, f)));
+            let _ = reply.send(
+                connection
+                    .map_err(E::from)
+                    .and_then(|connection| snapshot(connection, f)),
+            );
         }))?;
         answer.await.unwrap_or_else(|_| Err(Error::Closed.into()))
     }
@@ -108,7 +115,9 @@ impl Pool {
         }
         // A thread holds no sending end of the queue, so that it sees the last handle drop.
         let shared = pool.clone();
-        let started = std::thread::Builder::new().name(pool.name.clone()).spawn(move || shared.serve());
+        let started = std::thread::Builder::new()
+            .name(pool.name.clone())
+            .spawn(move || shared.serve());
         if let Err(error) = started
             && pool.threads.fetch_sub(1, Ordering::SeqCst) == 1
         {
@@ -120,7 +129,9 @@ impl Pool {
     /// Counts one more thread, if one more may be.
     fn enlist(&self) -> bool {
         let more = |threads| (threads < self.threads_max).then_some(threads + 1);
-        self.threads.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+        self.threads
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more)
+            .is_ok()
     }
 
     /// A thread's life.
@@ -149,7 +160,8 @@ impl Pool {
     fn work(&self, connection: &mut Option<Connection>, job: Job) {
         let opened = match connection {
             Some(opened) => Ok(&*opened),
-            None => connection::open_reader(&self.path, &self.options).map(|opened| &*connection.insert(opened)),
+            None => connection::open_reader(&self.path, &self.options)
+                .map(|opened| &*connection.insert(opened)),
         };
         job(opened);
         self.jobs.fetch_sub(1, Ordering::SeqCst);
@@ -164,11 +176,19 @@ impl Pool {
 }
 
 /// Runs `f` in a transaction that writes nothing, so that all its statements see one state of the data.
-fn snapshot<T, E: From<Error>>(connection: &Connection, f: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E> {
-    let control =
-        |sql| connection.prepare_cached(sql).and_then(|mut statement| statement.raw_execute()).map_err(Error::from);
+fn snapshot<T, E: From<Error>>(
+    connection: &Connection,
+    f: impl FnOnce(&Connection) -> Result<T, E>,
+) -> Result<T, E> {
+    let control = |sql| {
+        connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.raw_execute())
+            .map_err(Error::from)
+    };
     control("BEGIN")?;
-    let outcome = catch_unwind(AssertUnwindSafe(|| f(connection))).unwrap_or_else(|_| Err(Error::Panicked.into()));
+    let outcome = catch_unwind(AssertUnwindSafe(|| f(connection)))
+        .unwrap_or_else(|_| Err(Error::Panicked.into()));
     // An interrupt may have ended the transaction already.
     if !connection.is_autocommit() {
         control("ROLLBACK")?;

@@ -24,7 +24,10 @@ pub(super) const ENDED: u8 = 3;
 /// What a session asks of the writer.
 pub(super) enum Step {
     Run(Box<dyn FnOnce(&Connection) + Send>),
-    Commit { then: Option<Box<dyn FnOnce() + Send>>, reply: oneshot::Sender<Result<(), Error>> },
+    Commit {
+        then: Option<Box<dyn FnOnce() + Send>>,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
     Rollback(oneshot::Sender<Result<(), Error>>),
 }
 

@@ -22,16 +22,25 @@ fn options() -> Options {
 }
 
 fn insert(c: &Connection, k: i64) -> Result<(), Error> {
-    c.prepare_cached("INSERT INTO t (k, v) VALUES (?1, 'x')")?.execute([k])?;
+    c.prepare_cached("INSERT INTO t (k, v) VALUES (?1, 'x')")?
+        .execute([k])?;
     Ok(())
 }
 
 async fn count(database: &Database) -> i64 {
-    database.read(|c| Ok::<_, Error>(c.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?)).await.unwrap()
+    database
+        .read(|c| Ok::<_, Error>(c.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?))
+        .await
+        .unwrap()
 }
 
 /// Keeps the writer busy until the sender drops.
-fn occupy(database: &Database) -> (std_mpsc::Sender<()>, tokio::task::JoinHandle<Result<(), Error>>) {
+fn occupy(
+    database: &Database,
+) -> (
+    std_mpsc::Sender<()>,
+    tokio::task::JoinHandle<Result<(), Error>>,
+) {
     let (release, wait) = std_mpsc::channel::<()>();
     let (began, begun) = std_mpsc::channel::<()>();
     let database = database.clone();
@@ -44,7 +53,10 @@ fn occupy(database: &Database) -> (std_mpsc::Sender<()>, tokio::task::JoinHandle
             })
             .await
     });
-    assert!(tokio::task::block_in_place(|| begun.recv()).is_err(), "the closure drops its end when it runs");
+    assert!(
+        tokio::task::block_in_place(|| begun.recv()).is_err(),
+        "the closure drops its end when it runs"
+    );
     (release, busy)
 }
 
@@ -63,7 +75,10 @@ async fn writes_that_wait_share_commits() {
     assert!(commits <= 3, "100 writes took {commits} commits");
     assert_eq!(database.statistics().writes(), 101);
     let flushes = database.statistics().flushes();
-    assert!((1..=commits + 1).contains(&flushes), "{commits} commits were flushed {flushes} times");
+    assert!(
+        (1..=commits + 1).contains(&flushes),
+        "{commits} commits were flushed {flushes} times"
+    );
     database.flushed().await.unwrap();
     assert!(database.statistics().flushes() > flushes);
 }
@@ -84,16 +99,21 @@ async fn an_error_or_panic_undoes_its_own_closure_only() {
         Ok::<_, Error>(())
     });
     let good = database.write(|c| insert(c, 3));
-    let (failed, panicked, written, ()) = tokio::join!(failing, panicking, good, async { drop(release) });
+    let (failed, panicked, written, ()) =
+        tokio::join!(failing, panicking, good, async { drop(release) });
     busy.await.unwrap().unwrap();
-    assert_eq!(failed.unwrap_err().code(), Some(rusqlite::ErrorCode::ConstraintViolation));
+    assert_eq!(
+        failed.unwrap_err().code(),
+        Some(rusqlite::ErrorCode::ConstraintViolation)
+    );
     assert!(matches!(panicked, Err(Error::Panicked)), "{panicked:?}");
     written.unwrap();
     assert_eq!(count(&database).await, 1);
 }
 
 fn count_now(c: &Connection) -> i64 {
-    c.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
+    c.query_row("SELECT count(*) FROM t", [], |row| row.get(0))
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,7 +128,8 @@ async fn a_lost_transaction_and_a_failed_commit_harm_only_their_cause() {
         c.execute_batch("ROLLBACK")?;
         Ok::<_, Error>(())
     });
-    let orphan = database.write_again(|c| Ok::<_, Error>(c.execute("INSERT INTO child VALUES (1, 99)", [])?));
+    let orphan = database
+        .write_again(|c| Ok::<_, Error>(c.execute("INSERT INTO child VALUES (1, 99)", [])?));
     let after = database.write_again(|c| insert(c, 4));
     let (before, once, ending, orphan, after, ()) =
         tokio::join!(before, once, ending, orphan, after, async { drop(release) });
@@ -117,7 +138,10 @@ async fn a_lost_transaction_and_a_failed_commit_harm_only_their_cause() {
     before.unwrap();
     assert!(matches!(once, Err(Error::Lost)), "{once:?}");
     assert!(matches!(ending, Err(Error::Lost)), "{ending:?}");
-    assert_eq!(orphan.unwrap_err().code(), Some(rusqlite::ErrorCode::ConstraintViolation));
+    assert_eq!(
+        orphan.unwrap_err().code(),
+        Some(rusqlite::ErrorCode::ConstraintViolation)
+    );
     after.unwrap();
     assert_eq!(count(&database).await, 2);
 }
@@ -129,8 +153,14 @@ async fn sessions_commit_roll_back_and_expire() {
     session.run(|c| insert(c, 1)).await.unwrap();
     assert_eq!(count(&database).await, 0, "not visible before the commit");
     let (told, hears) = std_mpsc::channel();
-    session.commit_then(move || told.send(()).unwrap()).await.unwrap();
-    assert!(matches!(session.run(|c| insert(c, 9)).await, Err(Error::Ended)));
+    session
+        .commit_then(move || told.send(()).unwrap())
+        .await
+        .unwrap();
+    assert!(matches!(
+        session.run(|c| insert(c, 9)).await,
+        Err(Error::Ended)
+    ));
     hears.recv().unwrap();
     assert_eq!(count(&database).await, 1);
 
@@ -138,19 +168,32 @@ async fn sessions_commit_roll_back_and_expire() {
     session.run(|c| insert(c, 2)).await.unwrap();
     drop(session);
     database.write(|c| insert(c, 3)).await.unwrap();
-    assert_eq!(count(&database).await, 2, "a dropped session is rolled back");
+    assert_eq!(
+        count(&database).await,
+        2,
+        "a dropped session is rolled back"
+    );
 
-    let session = database.begin(Duration::from_millis(1), LONG).await.unwrap();
+    let session = database
+        .begin(Duration::from_millis(1), LONG)
+        .await
+        .unwrap();
     // Runs only when the writer has given the session up.
     database.write(|c| insert(c, 4)).await.unwrap();
-    assert!(matches!(session.run(|c| insert(c, 5)).await, Err(Error::Expired)));
+    assert!(matches!(
+        session.run(|c| insert(c, 5)).await,
+        Err(Error::Expired)
+    ));
     assert!(matches!(session.commit().await, Err(Error::Expired)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_ends_in_all_even_when_it_never_idles() {
     let (_folder, database) = database();
-    let session = database.begin(LONG, Duration::from_millis(50)).await.unwrap();
+    let session = database
+        .begin(LONG, Duration::from_millis(50))
+        .await
+        .unwrap();
     let begun = Instant::now();
     while session.run(|c| Ok::<_, Error>(count_now(c))).await.is_ok() {
         assert!(begun.elapsed() < LONG);
@@ -194,9 +237,15 @@ async fn closing_answers_everybody_and_leaves_one_file() {
     busy.unwrap().unwrap();
     // It came before or after the closing; either way it is answered.
     let _ = waiting.await.unwrap();
-    assert!(matches!(database.write(|c| insert(c, 2)).await, Err(Error::Closed)));
+    assert!(matches!(
+        database.write(|c| insert(c, 2)).await,
+        Err(Error::Closed)
+    ));
     assert!(matches!(database.ping().await, Err(Error::Closed)));
-    assert!(matches!(database.begin(LONG, LONG).await, Err(Error::Closed)));
+    assert!(matches!(
+        database.begin(LONG, LONG).await,
+        Err(Error::Closed)
+    ));
     assert!(matches!(database.flushed().await, Err(Error::Closed)));
 }
 
@@ -205,8 +254,13 @@ async fn a_file_that_cannot_be_opened_is_named_with_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.db");
     std::fs::create_dir(&path).unwrap();
-    let error = Database::open(&path, Options::default()).unwrap_err().to_string();
-    assert!(error.contains(path.to_str().unwrap()) && error.contains("write access"), "{error}");
+    let error = Database::open(&path, Options::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains(path.to_str().unwrap()) && error.contains("write access"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

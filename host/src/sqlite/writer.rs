@@ -66,7 +66,11 @@ impl Statistics {
 
 pub(super) enum Request {
     Write(Box<dyn Member>),
-    Session { idle_max: Duration, total_max: Duration, reply: oneshot::Sender<Result<Session, Error>> },
+    Session {
+        idle_max: Duration,
+        total_max: Duration,
+        reply: oneshot::Sender<Result<Session, Error>>,
+    },
     Close(oneshot::Sender<()>),
 }
 
@@ -164,7 +168,11 @@ impl Writer<'_> {
             let request = waiting.take().or_else(|| self.requests.recv().ok())?;
             match request {
                 Request::Write(first) => waiting = self.group(first),
-                Request::Session { idle_max, total_max, reply } => self.session(idle_max, total_max, reply),
+                Request::Session {
+                    idle_max,
+                    total_max,
+                    reply,
+                } => self.session(idle_max, total_max, reply),
                 Request::Close(reply) => return Some(reply),
             }
             self.tame_log();
@@ -181,8 +189,10 @@ impl Writer<'_> {
             return;
         }
         let written = self.connection.busy_timeout(LOG_WAIT_MAX).and_then(|()| {
-            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-            self.connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX))
+            self.connection
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+            self.connection
+                .busy_timeout(Duration::from_millis(BUSY_MS_MAX))
         });
         if let Err(error) = written {
             tracing::warn!(%error, "cannot write the database's log back yet");
@@ -234,7 +244,8 @@ impl Writer<'_> {
         } else if succeeded && execute(&mut self.control.release).is_ok() {
             ran.push(member);
         } else {
-            let undone = execute(&mut self.control.undo).and_then(|()| execute(&mut self.control.release));
+            let undone =
+                execute(&mut self.control.undo).and_then(|()| execute(&mut self.control.release));
             member.finish(Err(undone.err().unwrap_or(Error::Lost)));
         }
     }
@@ -242,7 +253,9 @@ impl Writer<'_> {
     /// Commits and answers all. If it fails, each has a transaction of its own, so that one harms no other.
     fn commit(&mut self, ran: Members) {
         if self.connection.is_autocommit() {
-            return ran.into_iter().for_each(|member| member.finish(Err(Error::Lost)));
+            return ran
+                .into_iter()
+                .for_each(|member| member.finish(Err(Error::Lost)));
         }
         let committed = execute(&mut self.control.commit);
         match committed {
@@ -250,7 +263,9 @@ impl Writer<'_> {
                 self.statistics.committed(ran.len());
                 self.flusher.flush(Box::new(move |flushed| match flushed {
                     Ok(()) => ran.into_iter().for_each(|member| member.finish(Ok(()))),
-                    Err(_) => ran.into_iter().for_each(|member| member.finish(Err(Error::Undurable))),
+                    Err(_) => ran
+                        .into_iter()
+                        .for_each(|member| member.finish(Err(Error::Undurable))),
                 }));
             }
             Err(error) => {
@@ -291,7 +306,12 @@ impl Writer<'_> {
     }
 
     /// Lends the connection to one session until that ends.
-    fn session(&mut self, idle_max: Duration, total_max: Duration, reply: oneshot::Sender<Result<Session, Error>>) {
+    fn session(
+        &mut self,
+        idle_max: Duration,
+        total_max: Duration,
+        reply: oneshot::Sender<Result<Session, Error>>,
+    ) {
         if reply.is_closed() {
             return;
         }
@@ -310,7 +330,13 @@ impl Writer<'_> {
         self.roll_back();
     }
 
-    fn steps(&mut self, inbox: &mpsc::Receiver<Step>, fate: &AtomicU8, idle_max: Duration, end: Instant) {
+    fn steps(
+        &mut self,
+        inbox: &mpsc::Receiver<Step>,
+        fate: &AtomicU8,
+        idle_max: Duration,
+        end: Instant,
+    ) {
         loop {
             match inbox.recv_timeout(idle_max.min(end.saturating_duration_since(Instant::now()))) {
                 Ok(Step::Run(f)) => {
@@ -331,13 +357,19 @@ impl Writer<'_> {
                     let _ = reply.send(Ok(()));
                     return;
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) => return fate.store(EXPIRED, Ordering::SeqCst),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    return fate.store(EXPIRED, Ordering::SeqCst);
+                }
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn end(&mut self, then: Option<Box<dyn FnOnce() + Send>>, reply: oneshot::Sender<Result<(), Error>>) {
+    fn end(
+        &mut self,
+        then: Option<Box<dyn FnOnce() + Send>>,
+        reply: oneshot::Sender<Result<(), Error>>,
+    ) {
         if let Err(error) = execute(&mut self.control.commit) {
             self.roll_back();
             // Whoever asked may have gone meanwhile.

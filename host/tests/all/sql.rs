@@ -17,12 +17,23 @@ const ENDLESS: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 
 
 fn platform() -> &'static Platform {
     static PLATFORM: OnceLock<Platform> = OnceLock::new();
-    PLATFORM.get_or_init(|| Platform::start(&Setup { guests: &["sql"], config: LIMITS, ..Setup::default() }))
+    PLATFORM.get_or_init(|| {
+        Platform::start(&Setup {
+            guests: &["sql"],
+            config: LIMITS,
+            ..Setup::default()
+        })
+    })
 }
 
 #[track_caller]
 fn call(platform: &Platform, path: &str, body: &Value) -> Value {
-    platform.call("sql", "POST", path).json(body).send().expect_status(200).json()
+    platform
+        .call("sql", "POST", path)
+        .json(body)
+        .send()
+        .expect_status(200)
+        .json()
 }
 
 #[track_caller]
@@ -32,13 +43,22 @@ fn query(platform: &Platform, sql: &str, values: Value) -> Value {
 
 #[track_caller]
 fn execute(sql: &str, values: Value) -> Value {
-    call(platform(), "/execute", &json!({ "sql": sql, "values": values }))
+    call(
+        platform(),
+        "/execute",
+        &json!({ "sql": sql, "values": values }),
+    )
 }
 
 #[track_caller]
 fn expect_error(answer: &Value, kind: &str, text: &str) {
     assert_eq!(answer["error"], kind, "{answer}");
-    assert!(answer["text"].as_str().is_some_and(|told| told.contains(text)), "no `{text}` in {answer}");
+    assert!(
+        answer["text"]
+            .as_str()
+            .is_some_and(|told| told.contains(text)),
+        "no `{text}` in {answer}"
+    );
 }
 
 /// A name that no other test uses.
@@ -57,7 +77,10 @@ fn values_go_there_and_back() {
         "SELECT $2 AS b, $1 AS a, $1, $3, $4, $5, $6, $7, $8",
         json!([1, "z\u{e4}hl", null, true, -0.5, { "blob": [0, 255] }, { "timestamp": 1_700_000_000_000_i64 }, { "json": "{\"a\":1}" }]),
     );
-    assert_eq!(answer["columns"].as_array().map(|columns| &columns[..2]), Some(&[json!("b"), json!("a")][..]));
+    assert_eq!(
+        answer["columns"].as_array().map(|columns| &columns[..2]),
+        Some(&[json!("b"), json!("a")][..])
+    );
     assert_eq!(
         answer["rows"],
         json!([["z\u{e4}hl", 1, 1, null, 1, -0.5, { "blob": [0, 255] }, 1_700_000_000_000_i64, "{\"a\":1}"]])
@@ -69,18 +92,36 @@ fn statements_and_batches_change_what_they_say() {
     let (a, b) = (unique("a"), unique("b"));
     let insert = "INSERT INTO things (id, number) VALUES ($1, $2)";
     assert_eq!(execute(insert, json!([a, 1])), json!({ "changed": 1 }));
-    let returning =
-        query(platform(), "UPDATE things SET number = number + 1 WHERE id = $1 RETURNING number", json!([a]));
+    let returning = query(
+        platform(),
+        "UPDATE things SET number = number + 1 WHERE id = $1 RETURNING number",
+        json!([a]),
+    );
     assert_eq!(returning["rows"], json!([[2]]));
     let again = json!([{ "sql": insert, "values": [b, 1] }, { "sql": insert, "values": [a, 1] }]);
-    expect_error(&call(platform(), "/batch", &again), "constraint", "Unique things.id");
+    expect_error(
+        &call(platform(), "/batch", &again),
+        "constraint",
+        "Unique things.id",
+    );
     assert!(!exists(platform(), &b), "a batch is all or nothing");
     let both = json!([{ "sql": insert, "values": [b, 1] }, { "sql": "SELECT number FROM things WHERE id = $1", "values": [b] }]);
     assert_eq!(call(platform(), "/batch", &both)[1]["rows"], json!([[1]]));
-    expect_error(&execute(insert, json!([unique("c"), -1])), "constraint", "Check");
-    let orphan = execute("INSERT INTO things (id, parent) VALUES ($1, 'nobody')", json!([unique("c")]));
+    expect_error(
+        &execute(insert, json!([unique("c"), -1])),
+        "constraint",
+        "Check",
+    );
+    let orphan = execute(
+        "INSERT INTO things (id, parent) VALUES ($1, 'nobody')",
+        json!([unique("c")]),
+    );
     expect_error(&orphan, "constraint", "ForeignKey");
-    expect_error(&execute("INSERT INTO nothing VALUES (1)", json!([])), "invalid", "no such table");
+    expect_error(
+        &execute("INSERT INTO nowhere VALUES (1)", json!([])),
+        "invalid",
+        "no such table",
+    );
 }
 
 #[test]
@@ -105,29 +146,64 @@ fn errors_when_it_reaches_beyond_its_own_rows() {
 #[test]
 fn errors_when_limit_exceeded() {
     let many = format!("{ENDLESS} SELECT i FROM n LIMIT 51");
-    expect_error(&query(platform(), &many, json!([])), "limit-exceeded", "sql_rows_max");
+    expect_error(
+        &query(platform(), &many, json!([])),
+        "limit-exceeded",
+        "sql_rows_max",
+    );
     let begun = Instant::now();
-    let endless = query(platform(), &format!("{ENDLESS} SELECT max(i) FROM n"), json!([]));
+    let endless = query(
+        platform(),
+        &format!("{ENDLESS} SELECT max(i) FROM n"),
+        json!([]),
+    );
     expect_error(&endless, "limit-exceeded", "sql_statement_ms_max");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[test]
 fn a_stream_is_longer_than_any_result_and_says_how_it_ended() {
     let numbers = format!("{ENDLESS} SELECT i FROM n LIMIT $1");
-    let answer = call(platform(), "/stream", &json!({ "sql": numbers, "values": [20_000] }));
+    let answer = call(
+        platform(),
+        "/stream",
+        &json!({ "sql": numbers, "values": [20_000] }),
+    );
     assert_eq!(answer, json!({ "count": 20_000, "sum": 200_010_000 }));
     let overflow = "SELECT abs(i) FROM (SELECT 1 AS i UNION ALL SELECT -9223372036854775807 - 1)";
     let answer = call(platform(), "/stream", &json!({ "sql": overflow }));
-    expect_error(answer.get("end").unwrap_or(&answer), "invalid", "integer overflow");
-    expect_error(&call(platform(), "/stream", &json!({ "sql": "DELETE FROM things" })), "invalid", "only reads");
+    expect_error(
+        answer.get("end").unwrap_or(&answer),
+        "invalid",
+        "integer overflow",
+    );
+    expect_error(
+        &call(
+            platform(),
+            "/stream",
+            &json!({ "sql": "DELETE FROM things" }),
+        ),
+        "invalid",
+        "only reads",
+    );
 }
 
 #[test]
 fn while_one_task_of_a_guest_waits_its_others_go_on() {
     let slow = format!("{ENDLESS} SELECT max(i) FROM n");
-    let order = call(platform(), "/race", &json!([{ "sql": slow }, { "sql": "SELECT 1" }]));
-    assert_eq!(order, json!([{ "name": "quick", "succeeded": true }, { "name": "slow", "succeeded": false }]));
+    let order = call(
+        platform(),
+        "/race",
+        &json!([{ "sql": slow }, { "sql": "SELECT 1" }]),
+    );
+    assert_eq!(
+        order,
+        json!([{ "name": "quick", "succeeded": true }, { "name": "slow", "succeeded": false }])
+    );
 }
 
 fn insert_step(id: &str) -> Value {
@@ -138,17 +214,26 @@ fn insert_step(id: &str) -> Value {
 fn a_transaction_happens_as_a_whole_or_not_at_all() {
     let run = |id: &str, end: &str| {
         let script = json!({ "steps": [insert_step(id)], "end": end });
-        platform().call("sql", "POST", "/transaction").json(&script).send()
+        platform()
+            .call("sql", "POST", "/transaction")
+            .json(&script)
+            .send()
     };
     for (end, happens) in [("commit", true), ("rollback", false), ("drop", false)] {
         let id = unique(end);
-        assert_eq!(run(&id, end).expect_status(200).json(), json!({ "steps": [1], "end": "done" }));
+        assert_eq!(
+            run(&id, end).expect_status(200).json(),
+            json!({ "steps": [1], "end": "done" })
+        );
         assert_eq!(exists(platform(), &id), happens, "{end}");
     }
     let id = unique("trap");
     run(&id, "trap").expect_status(500);
     // The next writer waits until the trapped guest's transaction is gone.
-    assert_eq!(run(&unique("after"), "commit").expect_status(200).json()["end"], "done");
+    assert_eq!(
+        run(&unique("after"), "commit").expect_status(200).json()["end"],
+        "done"
+    );
     assert!(!exists(platform(), &id));
 }
 
@@ -156,8 +241,16 @@ fn a_transaction_happens_as_a_whole_or_not_at_all() {
 fn a_transaction_that_idles_is_rolled_back() {
     let id = unique("idle");
     let steps = json!([insert_step(&id), { "sleepMs": 3000 }, insert_step(&unique("late"))]);
-    let answer = call(platform(), "/transaction", &json!({ "steps": steps, "end": "commit" }));
-    expect_error(&answer["steps"][2], "limit-exceeded", "sql_transaction_ms_max");
+    let answer = call(
+        platform(),
+        "/transaction",
+        &json!({ "steps": steps, "end": "commit" }),
+    );
+    expect_error(
+        &answer["steps"][2],
+        "limit-exceeded",
+        "sql_transaction_ms_max",
+    );
     expect_error(&answer["end"], "limit-exceeded", "rolled back");
     assert!(!exists(platform(), &id));
 }
@@ -165,12 +258,19 @@ fn a_transaction_that_idles_is_rolled_back() {
 fn received(platform: &Platform, kind: &str, prefix: &str) -> Vec<String> {
     let sql = "SELECT id FROM received WHERE kind = $1 AND substr(id, 1, length($2)) = $2 ORDER BY id LIMIT 50";
     let answer = query(platform, sql, json!([kind, prefix]));
-    let rows = answer["rows"].as_array().unwrap_or_else(|| panic!("{answer}"));
-    rows.iter().map(|row| row[0].as_str().expect("an id").to_owned()).collect()
+    let rows = answer["rows"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{answer}"));
+    rows.iter()
+        .map(|row| row[0].as_str().expect("an id").to_owned())
+        .collect()
 }
 
 fn announcements(id: &str) -> [Value; 2] {
-    [json!({ "job": { "queue": "sql-jobs", "id": id } }), json!({ "event": { "topic": "sql.happened", "id": id } })]
+    [
+        json!({ "job": { "queue": "sql-jobs", "id": id } }),
+        json!({ "event": { "topic": "sql.happened", "id": id } }),
+    ]
 }
 
 #[test]
@@ -179,11 +279,19 @@ fn what_is_announced_follows_the_transaction() {
     for (id, end) in [(&dropped, "rollback"), (&kept, "commit")] {
         let [job, event] = announcements(id);
         let script = json!({ "steps": [insert_step(id), job, event], "end": end });
-        assert_eq!(call(platform(), "/transaction", &script), json!({ "steps": [1, id, id], "end": "done" }));
+        assert_eq!(
+            call(platform(), "/transaction", &script),
+            json!({ "steps": [1, id, id], "end": "done" })
+        );
     }
     for kind in ["job", "event"] {
-        eventually("the announcement arrives", || (received(platform(), kind, &kept) == [kept.clone()]).then_some(()));
-        assert!(received(platform(), kind, &dropped).is_empty(), "{kind} of a transaction that did not happen");
+        eventually("the announcement arrives", || {
+            (received(platform(), kind, &kept) == [kept.clone()]).then_some(())
+        });
+        assert!(
+            received(platform(), kind, &dropped).is_empty(),
+            "{kind} of a transaction that did not happen"
+        );
     }
     assert!(!exists(platform(), &dropped));
 }
@@ -194,14 +302,21 @@ fn errors_when_an_announcement_is_not_granted() {
         { "job": { "queue": "other", "id": "1" } },
         { "event": { "topic": "other.happened", "id": "1" } },
     ]);
-    let answer = call(platform(), "/transaction", &json!({ "steps": steps, "end": "rollback" }));
+    let answer = call(
+        platform(),
+        "/transaction",
+        &json!({ "steps": steps, "end": "rollback" }),
+    );
     expect_error(&answer["steps"][0], "access-denied", "other");
     expect_error(&answer["steps"][1], "access-denied", "other.happened");
 }
 
 #[test]
 fn what_was_answered_survives_a_kill_and_is_announced_once() {
-    let platform = Platform::start(&Setup { guests: &["sql"], ..Setup::default() });
+    let platform = Platform::start(&Setup {
+        guests: &["sql"],
+        ..Setup::default()
+    });
     let run = unique("kill");
     let mut answered = Vec::new();
     for round in 0..3 {
@@ -221,7 +336,9 @@ fn what_was_answered_survives_a_kill_and_is_announced_once() {
         assert!(exists(&platform, id), "{id} was answered");
     }
     for kind in ["job", "event"] {
-        eventually("all announcements arrive", || (received(&platform, kind, &run) == answered).then_some(()));
+        eventually("all announcements arrive", || {
+            (received(&platform, kind, &run) == answered).then_some(())
+        });
     }
     assert_eq!(platform.stop().code(), Some(0), "{}", platform.log());
 }

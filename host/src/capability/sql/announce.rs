@@ -24,20 +24,29 @@ pub(super) struct Announcer {
 
 impl fmt::Debug for Announcer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Announcer").field("queue", &self.queue).field("events", &self.events).finish_non_exhaustive()
+        f.debug_struct("Announcer")
+            .field("queue", &self.queue)
+            .field("events", &self.events)
+            .finish_non_exhaustive()
     }
 }
 
 impl Announcer {
     pub fn new(grants: &Grants, broker: Arc<Broker>) -> Self {
-        Self { queue: grants.queue.clone(), events: grants.events.clone(), broker }
+        Self {
+            queue: grants.queue.clone(),
+            events: grants.events.clone(),
+            broker,
+        }
     }
 
     /// A job for a queue that the grants name.
     pub fn job(&self, wish: OutboxJob) -> Result<Content, Error> {
         check_queue_name(&wish.queue).map_err(refused)?;
         let grant = self.queue.clone().unwrap_or_default();
-        grant.allow_produce(&wish.queue).map_err(Error::AccessDenied)?;
+        grant
+            .allow_produce(&wish.queue)
+            .map_err(Error::AccessDenied)?;
         let mut job = NewJob::new(wish.id.unwrap_or_else(new_id), wish.name, wish.data);
         job.attempts = wish.attempts;
         job.backoff = wish.backoff.map(|backoff| match backoff {
@@ -61,10 +70,19 @@ impl Announcer {
     /// An event of a topic that the grants name.
     pub fn event(&self, wish: OutboxEvent) -> Result<Content, Error> {
         let grant = self.events.clone().unwrap_or_default();
-        grant.allow_publish(&wish.topic).map_err(Error::AccessDenied)?;
+        grant
+            .allow_publish(&wish.topic)
+            .map_err(Error::AccessDenied)?;
         let id = wish.id.unwrap_or_else(new_id);
-        self.broker.check_event(&id, &wish.topic, wish.subject.as_deref(), &wish.data).map_err(refused)?;
-        Ok(Content::Event { id, topic: wish.topic, subject: wish.subject, data: wish.data })
+        self.broker
+            .check_event(&id, &wish.topic, wish.subject.as_deref(), &wish.data)
+            .map_err(refused)?;
+        Ok(Content::Event {
+            id,
+            topic: wish.topic,
+            subject: wish.subject,
+            data: wish.data,
+        })
     }
 }
 

@@ -38,7 +38,9 @@ impl Fault {
     /// The same, with the guard's words where it was a denial.
     pub(super) fn explained(self, entered: &Entered) -> Self {
         match (&self, entered.denied()) {
-            (Self::Engine(sqlite::Error::Sqlite(_)), Some(reason)) => Self::Guest(Error::AccessDenied(reason)),
+            (Self::Engine(sqlite::Error::Sqlite(_)), Some(reason)) => {
+                Self::Guest(Error::AccessDenied(reason))
+            }
             _ => self,
         }
     }
@@ -78,26 +80,42 @@ fn away(service: &ServiceName, error: impl Into<wasmtime::Error>) -> Error {
 fn of_sqlite(error: rusqlite::Error) -> Result<Error, rusqlite::Error> {
     let (code, message) = match &error {
         rusqlite::Error::SqliteFailure(code, message) => (*code, message.clone()),
-        rusqlite::Error::SqlInputError { error: code, msg, .. } => (*code, Some(msg.clone())),
+        rusqlite::Error::SqlInputError {
+            error: code, msg, ..
+        } => (*code, Some(msg.clone())),
         rusqlite::Error::MultipleStatement => {
-            return Ok(Error::Invalid("one statement at a time: use `batch` for several".to_owned()));
+            return Ok(Error::Invalid(
+                "one statement at a time: use `batch` for several".to_owned(),
+            ));
         }
-        rusqlite::Error::NulError(_) => return Ok(Error::Invalid("the statement contains a NUL character".to_owned())),
+        rusqlite::Error::NulError(_) => {
+            return Ok(Error::Invalid(
+                "the statement contains a NUL character".to_owned(),
+            ));
+        }
         _ => return Err(error),
     };
     let message = message.unwrap_or_else(|| ffi::code_to_str(code.extended_code).to_owned());
     Ok(match code.code {
-        ErrorCode::ConstraintViolation => Error::Constraint(violation(code.extended_code, &message)),
+        ErrorCode::ConstraintViolation => {
+            Error::Constraint(violation(code.extended_code, &message))
+        }
         ErrorCode::AuthorizationForStatementDenied => Error::AccessDenied(message),
-        ErrorCode::OperationInterrupted => {
-            Error::LimitExceeded("the statement took longer than sql_statement_ms_max or its invocation".to_owned())
+        ErrorCode::OperationInterrupted => Error::LimitExceeded(
+            "the statement took longer than sql_statement_ms_max or its invocation".to_owned(),
+        ),
+        ErrorCode::TooBig => {
+            Error::LimitExceeded("a value or row is larger than sql_value_bytes_max".to_owned())
         }
-        ErrorCode::TooBig => Error::LimitExceeded("a value or row is larger than sql_value_bytes_max".to_owned()),
-        ErrorCode::DiskFull => {
-            Error::LimitExceeded("the database is full: sql_database_bytes_max or the disk".to_owned())
+        ErrorCode::DiskFull => Error::LimitExceeded(
+            "the database is full: sql_database_bytes_max or the disk".to_owned(),
+        ),
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
+            Error::Unavailable("the database is busy".to_owned())
         }
-        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Error::Unavailable("the database is busy".to_owned()),
-        ErrorCode::SchemaChanged => Error::Conflict("the schema has changed; run the statement again".to_owned()),
+        ErrorCode::SchemaChanged => {
+            Error::Conflict("the schema has changed; run the statement again".to_owned())
+        }
         ErrorCode::Unknown
         | ErrorCode::TypeMismatch
         | ErrorCode::ApiMisuse
@@ -109,15 +127,18 @@ fn of_sqlite(error: rusqlite::Error) -> Result<Error, rusqlite::Error> {
 
 fn violation(extended_code: i32, message: &str) -> ConstraintViolation {
     let kind = match extended_code {
-        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => {
-            ConstraintKind::Unique
-        }
+        ffi::SQLITE_CONSTRAINT_UNIQUE
+        | ffi::SQLITE_CONSTRAINT_PRIMARYKEY
+        | ffi::SQLITE_CONSTRAINT_ROWID => ConstraintKind::Unique,
         ffi::SQLITE_CONSTRAINT_FOREIGNKEY => ConstraintKind::ForeignKey,
         ffi::SQLITE_CONSTRAINT_NOTNULL => ConstraintKind::NotNull,
         ffi::SQLITE_CONSTRAINT_CHECK => ConstraintKind::Check,
         _ => ConstraintKind::Other,
     };
     // `UNIQUE constraint failed: posts.id`: the kind is told already.
-    let message = message.split_once("constraint failed: ").map_or(message, |(_, what)| what).to_owned();
+    let message = message
+        .split_once("constraint failed: ")
+        .map_or(message, |(_, what)| what)
+        .to_owned();
     ConstraintViolation { kind, message }
 }

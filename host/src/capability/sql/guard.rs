@@ -33,17 +33,27 @@ const LIMITS: &[(Limit, i32)] = &[
 ];
 
 /// Functions that reach out of the database or into the engine.
-const FUNCTIONS_DENIED: &[&str] = &["load_extension", "fts3_tokenizer", "sqlite_attach", "sqlite_detach"];
+const FUNCTIONS_DENIED: &[&str] = &[
+    "load_extension",
+    "fts3_tokenizer",
+    "sqlite_attach",
+    "sqlite_detach",
+];
 /// Table-valued functions that show the engine's inside.
-const TABLES_DENIED: &[&str] = &["dbstat", "sqlite_dbpage", "sqlite_stmt", "bytecode", "tables_used"];
+const TABLES_DENIED: &[&str] = &[
+    "dbstat",
+    "sqlite_dbpage",
+    "sqlite_stmt",
+    "bytecode",
+    "tables_used",
+];
 /// Virtual tables that a service may create.
 const MODULES: &[&str] = &["fts5", "fts5vocab", "rtree"];
 /// Pragmas that `fts5` and `rtree` read in the service's name.
 const PRAGMAS_OF_MODULES: &[&str] = &["data_version", "page_size"];
 
 const NO_TEMP: &str = "TEMP is not available: connections are shared between requests";
-const NEEDS_DDL: &str =
-    "only migrations, and services granted `sql` with ddl = true, may change the schema or look into it";
+const NEEDS_DDL: &str = "only migrations, and services granted `sql` with ddl = true, may change the schema or look into it";
 
 /// Whose statements a connection is running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +120,10 @@ pub fn install(connection: &Connection, value_bytes_max: usize) -> rusqlite::Res
     for (limit, value) in LIMITS {
         connection.set_limit(*limit, *value)?;
     }
-    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, i32::try_from(value_bytes_max).unwrap_or(i32::MAX))?;
+    connection.set_limit(
+        Limit::SQLITE_LIMIT_LENGTH,
+        i32::try_from(value_bytes_max).unwrap_or(i32::MAX),
+    )?;
     connection.authorizer(Some(|context: AuthContext<'_>| {
         STATE.with(|state| match refusal(state.rights.get(), &context) {
             None => Authorization::Allow,
@@ -122,7 +135,14 @@ pub fn install(connection: &Connection, value_bytes_max: usize) -> rusqlite::Res
     }))?;
     connection.progress_handler(
         INSTRUCTIONS_PER_LOOK,
-        Some(|| STATE.with(|state| state.deadline.get().is_some_and(|deadline| Instant::now() >= deadline))),
+        Some(|| {
+            STATE.with(|state| {
+                state
+                    .deadline
+                    .get()
+                    .is_some_and(|deadline| Instant::now() >= deadline)
+            })
+        }),
     )
 }
 
@@ -131,7 +151,10 @@ fn refusal(rights: Rights, context: &AuthContext<'_>) -> Option<String> {
     if rights == Rights::Host {
         return None;
     }
-    if context.database_name.is_some_and(|name| !name.eq_ignore_ascii_case("main")) {
+    if context
+        .database_name
+        .is_some_and(|name| !name.eq_ignore_ascii_case("main"))
+    {
         return Some(NO_TEMP.to_owned());
     }
     let schema = rights == Rights::Schema;
@@ -161,23 +184,44 @@ fn refusal(rights: Rights, context: &AuthContext<'_>) -> Option<String> {
 /// Statements that define tables, indexes, views and triggers.
 fn definition(action: &AuthAction<'_>, schema: bool) -> Option<String> {
     let named = match *action {
-        AuthAction::CreateTable { table_name } | AuthAction::DropTable { table_name } => [table_name, ""],
+        AuthAction::CreateTable { table_name } | AuthAction::DropTable { table_name } => {
+            [table_name, ""]
+        }
         AuthAction::AlterTable { table_name, .. } => [table_name, ""],
         // Asked for when an index is created, too.
         AuthAction::Reindex { index_name } => [index_name, ""],
-        AuthAction::CreateIndex { index_name, table_name } | AuthAction::DropIndex { index_name, table_name } => {
-            [index_name, table_name]
+        AuthAction::CreateIndex {
+            index_name,
+            table_name,
         }
-        AuthAction::CreateTrigger { trigger_name, table_name }
-        | AuthAction::DropTrigger { trigger_name, table_name } => [trigger_name, table_name],
-        AuthAction::CreateView { view_name } | AuthAction::DropView { view_name } => [view_name, ""],
-        AuthAction::CreateVtable { table_name, module_name } | AuthAction::DropVtable { table_name, module_name }
-            if listed(MODULES, module_name) =>
-        {
-            [table_name, ""]
+        | AuthAction::DropIndex {
+            index_name,
+            table_name,
+        } => [index_name, table_name],
+        AuthAction::CreateTrigger {
+            trigger_name,
+            table_name,
         }
+        | AuthAction::DropTrigger {
+            trigger_name,
+            table_name,
+        } => [trigger_name, table_name],
+        AuthAction::CreateView { view_name } | AuthAction::DropView { view_name } => {
+            [view_name, ""]
+        }
+        AuthAction::CreateVtable {
+            table_name,
+            module_name,
+        }
+        | AuthAction::DropVtable {
+            table_name,
+            module_name,
+        } if listed(MODULES, module_name) => [table_name, ""],
         AuthAction::CreateVtable { module_name, .. } => {
-            return Some(format!("the module {module_name} is not available; there are: {}", MODULES.join(", ")));
+            return Some(format!(
+                "the module {module_name} is not available; there are: {}",
+                MODULES.join(", ")
+            ));
         }
         AuthAction::CreateTempTable { .. }
         | AuthAction::CreateTempIndex { .. }
@@ -190,12 +234,19 @@ fn definition(action: &AuthAction<'_>, schema: bool) -> Option<String> {
     if !schema {
         return Some(NEEDS_DDL.to_owned());
     }
-    named.into_iter().find(|name| is_host(name)).map(|name| format!("{name} belongs to the host"))
+    named
+        .into_iter()
+        .find(|name| is_host(name))
+        .map(|name| format!("{name} belongs to the host"))
 }
 
 fn readable(table: &str, schema: bool) -> Option<String> {
     // The query planner of `rtree` looks at the statistics by itself.
-    if table.eq_ignore_ascii_case("sqlite_stat1") { None } else { writable(table, schema) }
+    if table.eq_ignore_ascii_case("sqlite_stat1") {
+        None
+    } else {
+        writable(table, schema)
+    }
 }
 
 fn writable(table: &str, schema: bool) -> Option<String> {
@@ -211,7 +262,8 @@ fn is_host(name: &str) -> bool {
 }
 
 fn begins(name: &str, prefix: &str) -> bool {
-    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    name.get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 fn listed(list: &[&str], name: &str) -> bool {

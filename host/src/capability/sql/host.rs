@@ -20,7 +20,8 @@ use std::{
 use wasmtime::{
     Result, StoreContextMut,
     component::{
-        Accessor, Destination, FutureReader, HasSelf, Resource, StreamProducer, StreamReader, StreamResult, VecBuffer,
+        Accessor, Destination, FutureReader, HasSelf, Resource, StreamProducer, StreamReader,
+        StreamResult, VecBuffer,
     },
 };
 
@@ -29,7 +30,11 @@ pub struct OpenTransaction(Arc<Transaction>);
 
 type Own = HasSelf<StoreState>;
 type Answer<T> = Result<Result<T, Error>>;
-type Streamed = (Vec<String>, StreamReader<Row>, FutureReader<Result<(), Error>>);
+type Streamed = (
+    Vec<String>,
+    StreamReader<Row>,
+    FutureReader<Result<(), Error>>,
+);
 
 /// The state and the present invocation of the store that calls.
 struct Caller {
@@ -43,11 +48,18 @@ impl Caller {
     }
 
     fn in_store(state: &StoreState) -> Self {
-        Self { context: state.service.clone(), invocation: state.invocation.clone() }
+        Self {
+            context: state.service.clone(),
+            invocation: state.invocation.clone(),
+        }
     }
 
     fn lent(&self) -> &Lent {
-        self.context.lent.sql.as_ref().expect("linked only where granted")
+        self.context
+            .lent
+            .sql
+            .as_ref()
+            .expect("linked only where granted")
     }
 
     fn database(&self) -> &Arc<ServiceDatabase> {
@@ -55,7 +67,10 @@ impl Caller {
     }
 
     fn call(&self) -> Call {
-        Call { rights: self.lent().rights, deadline: self.invocation.deadline }
+        Call {
+            rights: self.lent().rights,
+            deadline: self.invocation.deadline,
+        }
     }
 }
 
@@ -65,7 +80,10 @@ fn open<U: 'static>(
 ) -> Result<(Arc<Transaction>, Caller)> {
     accessor.with(|mut store| {
         let state = store.get();
-        Ok((state.table.get(transaction)?.0.clone(), Caller::in_store(state)))
+        Ok((
+            state.table.get(transaction)?.0.clone(),
+            Caller::in_store(state),
+        ))
     })
 }
 
@@ -73,28 +91,52 @@ impl types::Host for StoreState {}
 impl Host for StoreState {}
 
 impl<U: Send + 'static> HostWithStore<U> for Own {
-    async fn query(accessor: &Accessor<U, Self>, text: String, parameters: Vec<Value>) -> Answer<RowSet> {
+    async fn query(
+        accessor: &Accessor<U, Self>,
+        text: String,
+        parameters: Vec<Value>,
+    ) -> Answer<RowSet> {
         let caller = Caller::of(accessor);
-        Ok(caller.database().query(caller.call(), Statement { text, parameters }).await)
+        Ok(caller
+            .database()
+            .query(caller.call(), Statement { text, parameters })
+            .await)
     }
 
-    async fn execute(accessor: &Accessor<U, Self>, text: String, parameters: Vec<Value>) -> Answer<u64> {
+    async fn execute(
+        accessor: &Accessor<U, Self>,
+        text: String,
+        parameters: Vec<Value>,
+    ) -> Answer<u64> {
         let caller = Caller::of(accessor);
-        Ok(caller.database().execute(caller.call(), Statement { text, parameters }).await)
+        Ok(caller
+            .database()
+            .execute(caller.call(), Statement { text, parameters })
+            .await)
     }
 
-    async fn batch(accessor: &Accessor<U, Self>, statements: Vec<Statement>) -> Answer<Vec<RowSet>> {
+    async fn batch(
+        accessor: &Accessor<U, Self>,
+        statements: Vec<Statement>,
+    ) -> Answer<Vec<RowSet>> {
         let caller = Caller::of(accessor);
         Ok(caller.database().batch(caller.call(), statements).await)
     }
 
-    async fn query_stream(accessor: &Accessor<U, Self>, text: String, parameters: Vec<Value>) -> Answer<Streamed> {
+    async fn query_stream(
+        accessor: &Accessor<U, Self>,
+        text: String,
+        parameters: Vec<Value>,
+    ) -> Answer<Streamed> {
         let caller = Caller::of(accessor);
-        let RowStream { columns, rows, end } =
-            match caller.database().stream(caller.call(), Statement { text, parameters }).await {
-                Ok(stream) => stream,
-                Err(error) => return Ok(Err(error)),
-            };
+        let RowStream { columns, rows, end } = match caller
+            .database()
+            .stream(caller.call(), Statement { text, parameters })
+            .await
+        {
+            Ok(stream) => stream,
+            Err(error) => return Ok(Err(error)),
+        };
         accessor.with(|mut store| {
             let rows = StreamReader::new(&mut store, Rows(rows.into_stream()))?;
             let end = async move { Ok::<_, wasmtime::Error>(end.await) };
@@ -149,9 +191,12 @@ impl<U: Send + 'static> HostTransactionWithStore<U> for Own {
     async fn begin(accessor: &Accessor<U, Self>) -> Answer<Resource<OpenTransaction>> {
         let caller = Caller::of(accessor);
         match caller.database().begin(caller.call()).await {
-            Ok(transaction) => {
-                accessor.with(|mut store| Ok(Ok(store.get().table.push(OpenTransaction(Arc::new(transaction)))?)))
-            }
+            Ok(transaction) => accessor.with(|mut store| {
+                Ok(Ok(store
+                    .get()
+                    .table
+                    .push(OpenTransaction(Arc::new(transaction)))?))
+            }),
             Err(error) => Ok(Err(error)),
         }
     }
@@ -163,7 +208,9 @@ impl<U: Send + 'static> HostTransactionWithStore<U> for Own {
         parameters: Vec<Value>,
     ) -> Answer<RowSet> {
         let (transaction, caller) = open(accessor, &this)?;
-        Ok(transaction.query(caller.call(), Statement { text, parameters }).await)
+        Ok(transaction
+            .query(caller.call(), Statement { text, parameters })
+            .await)
     }
 
     async fn execute(
@@ -173,10 +220,16 @@ impl<U: Send + 'static> HostTransactionWithStore<U> for Own {
         parameters: Vec<Value>,
     ) -> Answer<u64> {
         let (transaction, caller) = open(accessor, &this)?;
-        Ok(transaction.execute(caller.call(), Statement { text, parameters }).await)
+        Ok(transaction
+            .execute(caller.call(), Statement { text, parameters })
+            .await)
     }
 
-    async fn add_job(accessor: &Accessor<U, Self>, this: Resource<OpenTransaction>, job: OutboxJob) -> Answer<String> {
+    async fn add_job(
+        accessor: &Accessor<U, Self>,
+        this: Resource<OpenTransaction>,
+        job: OutboxJob,
+    ) -> Answer<String> {
         announce(accessor, &this, |lent| lent.announcer.job(job)).await
     }
 
@@ -211,5 +264,8 @@ async fn announce<U: 'static>(
         Err(error) => return Ok(Err(error)),
     };
     let id = content.id().to_owned();
-    Ok(transaction.announce(content, caller.invocation.trace, clock::now_ms()).await.map(|()| id))
+    Ok(transaction
+        .announce(content, caller.invocation.trace, clock::now_ms())
+        .await
+        .map(|()| id))
 }

@@ -27,25 +27,54 @@ struct Watched {
 
 impl Gauges {
     pub fn add(&self, service: &ServiceName, lag: &Arc<Lag>, database: &Database) {
-        let watched = Watched { service: service.clone(), lag: lag.clone(), database: database.clone() };
-        self.watched.lock().expect("no holder of this lock panics").push(watched);
+        let watched = Watched {
+            service: service.clone(),
+            lag: lag.clone(),
+            database: database.clone(),
+        };
+        self.watched
+            .lock()
+            .expect("no holder of this lock panics")
+            .push(watched);
     }
 }
 
 impl Collector for Gauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let watched = self.watched.lock().expect("no holder of this lock panics").clone();
+        let watched = self
+            .watched
+            .lock()
+            .expect("no holder of this lock panics")
+            .clone();
         let now_ms = clock::now_ms();
-        gauge(&mut encoder, "sql_outbox_rows", "Rows that wait in the outbox", &watched, |watched| watched.lag.rows())?;
-        gauge(&mut encoder, "sql_outbox_age_ms", "How long the oldest row of the outbox waits", &watched, |watched| {
-            watched.lag.age_ms(now_ms)
-        })?;
-        counter(&mut encoder, "sql_commits", "Transactions written to disk", &watched, |watched| {
-            watched.database.statistics().commits()
-        })?;
-        counter(&mut encoder, "sql_writes", "Writes that are durable; several share a commit", &watched, |watched| {
-            watched.database.statistics().writes()
-        })
+        gauge(
+            &mut encoder,
+            "sql_outbox_rows",
+            "Rows that wait in the outbox",
+            &watched,
+            |watched| watched.lag.rows(),
+        )?;
+        gauge(
+            &mut encoder,
+            "sql_outbox_age_ms",
+            "How long the oldest row of the outbox waits",
+            &watched,
+            |watched| watched.lag.age_ms(now_ms),
+        )?;
+        counter(
+            &mut encoder,
+            "sql_commits",
+            "Transactions written to disk",
+            &watched,
+            |watched| watched.database.statistics().commits(),
+        )?;
+        counter(
+            &mut encoder,
+            "sql_writes",
+            "Writes that are durable; several share a commit",
+            &watched,
+            |watched| watched.database.statistics().writes(),
+        )
     }
 }
 
@@ -75,7 +104,8 @@ fn counter(
     let kind = ConstCounter::new(0_u64).metric_type();
     let mut family = encoder.encode_descriptor(name, help, None, kind)?;
     for one in watched {
-        ConstCounter::new(value(one)).encode(family.encode_family(&[("service", one.service.as_str())])?)?;
+        ConstCounter::new(value(one))
+            .encode(family.encode_family(&[("service", one.service.as_str())])?)?;
     }
     Ok(())
 }

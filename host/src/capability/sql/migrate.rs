@@ -74,34 +74,60 @@ pub fn select(files: &Migrations, engine: Engine) -> Result<Vec<Migration>> {
         let (name, only) = parse_name(&file.name)?;
         names.push(name);
         if only.is_none_or(|only| only == engine) {
-            selected.push(Migration { name: name.to_owned(), sql: file.sql.clone(), checksum: checksum(file) });
+            selected.push(Migration {
+                name: name.to_owned(),
+                sql: file.sql.clone(),
+                checksum: checksum(file),
+            });
         }
     }
     selected.sort_by(|a, b| a.name.cmp(&b.name));
-    if let Some(pair) = selected.windows(2).find(|pair| number(&pair[0].name) == number(&pair[1].name)) {
-        bail!("migrations `{}` and `{}` have the same number", pair[0].name, pair[1].name);
+    if let Some(pair) = selected
+        .windows(2)
+        .find(|pair| number(&pair[0].name) == number(&pair[1].name))
+    {
+        bail!(
+            "migrations `{}` and `{}` have the same number",
+            pair[0].name,
+            pair[1].name
+        );
     }
-    let lacking = names.into_iter().find(|name| !selected.iter().any(|migration| migration.name == *name));
+    let lacking = names
+        .into_iter()
+        .find(|name| !selected.iter().any(|migration| migration.name == *name));
     match lacking {
-        Some(name) => bail!("migration `{name}` has no file for {0}: add `{name}.{0}.sql`", engine.as_str()),
+        Some(name) => bail!(
+            "migration `{name}` has no file for {0}: add `{name}.{0}.sql`",
+            engine.as_str()
+        ),
         None => Ok(selected),
     }
 }
 
 /// Name and engine of `0001_init.sql` or `0001_init.postgres.sql`.
 fn parse_name(file: &str) -> Result<(&str, Option<Engine>)> {
-    let wrong = || format_err!("migration `{file}` is misnamed; write it like `0001_create_posts.sql`");
+    let wrong =
+        || format_err!("migration `{file}` is misnamed; write it like `0001_create_posts.sql`");
     let stem = file.strip_suffix(".sql").ok_or_else(wrong)?;
     let (name, engine) = match stem.split_once('.') {
         None => (stem, None),
-        Some((name, suffix)) => {
-            (name, Some(Engine::ALL.into_iter().find(|engine| engine.as_str() == suffix).ok_or_else(wrong)?))
-        }
+        Some((name, suffix)) => (
+            name,
+            Some(
+                Engine::ALL
+                    .into_iter()
+                    .find(|engine| engine.as_str() == suffix)
+                    .ok_or_else(wrong)?,
+            ),
+        ),
     };
     let (digits, words) = name.split_once('_').ok_or_else(wrong)?;
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     let shaped = digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    ensure!(shaped && !words.is_empty() && words.bytes().all(plain), wrong());
+    ensure!(
+        shaped && !words.is_empty() && words.bytes().all(plain),
+        wrong()
+    );
     Ok((name, engine))
 }
 
@@ -112,7 +138,11 @@ fn number(name: &str) -> &str {
 /// SHA-256 of the text, in hexadecimal.
 fn checksum(file: &MigrationFile) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, file.sql.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Compares what is recorded with what there is. A difference in the past is an error that names the migration.
@@ -130,11 +160,15 @@ pub fn plan(applied: &[Applied], wanted: &[Migration]) -> Result<Vec<Migration>>
             done.name
         );
     }
-    let is_applied = |migration: &&Migration| applied.iter().any(|done| done.name == migration.name);
+    let is_applied =
+        |migration: &&Migration| applied.iter().any(|done| done.name == migration.name);
     let last = wanted.iter().rposition(|migration| is_applied(&migration));
     let (past, pending) = wanted.split_at(last.map_or(0, |last| last + 1));
     if let Some(gap) = past.iter().find(|migration| !is_applied(migration)) {
-        bail!("migration `{}` comes before one that is applied already: give it the next free number", gap.name);
+        bail!(
+            "migration `{}` comes before one that is applied already: give it the next free number",
+            gap.name
+        );
     }
     Ok(pending.to_vec())
 }
@@ -142,21 +176,38 @@ pub fn plan(applied: &[Applied], wanted: &[Migration]) -> Result<Vec<Migration>>
 /// What the database of a service has and what it lacks. Changes nothing.
 pub async fn status(database: &Database, files: &Migrations) -> Result<Status> {
     let wanted = select(files, Engine::Sqlite)?;
-    let applied = database.read(read_applied).await.context("reading the applied migrations")?;
-    let pending = plan(&applied, &wanted)?.into_iter().map(|migration| migration.name).collect();
+    let applied = database
+        .read(read_applied)
+        .await
+        .context("reading the applied migrations")?;
+    let pending = plan(&applied, &wanted)?
+        .into_iter()
+        .map(|migration| migration.name)
+        .collect();
     Ok(Status { applied, pending })
 }
 
 /// Applies what is pending, each migration in a transaction of its own. Answers their names.
-pub async fn migrate(database: &Database, service: &ServiceName, files: &Migrations) -> Result<Vec<String>> {
-    let wanted = select(files, Engine::Sqlite).with_context(|| format!("migrations of {service}"))?;
-    let applied = database.read(read_applied).await.context("reading the applied migrations")?;
+pub async fn migrate(
+    database: &Database,
+    service: &ServiceName,
+    files: &Migrations,
+) -> Result<Vec<String>> {
+    let wanted =
+        select(files, Engine::Sqlite).with_context(|| format!("migrations of {service}"))?;
+    let applied = database
+        .read(read_applied)
+        .await
+        .context("reading the applied migrations")?;
     let pending = plan(&applied, &wanted).with_context(|| format!("migrations of {service}"))?;
     let mut names = Vec::new();
     for migration in pending {
         let name = migration.name.clone();
-        let applying = database.write_again(move |connection| apply(connection, &migration, clock::now_ms()));
-        applying.await.with_context(|| format!("migration `{name}` of {service} failed; nothing of it is applied"))?;
+        let applying =
+            database.write_again(move |connection| apply(connection, &migration, clock::now_ms()));
+        applying.await.with_context(|| {
+            format!("migration `{name}` of {service} failed; nothing of it is applied")
+        })?;
         tracing::info!(%service, migration = name, "applied a migration");
         names.push(name);
     }
@@ -164,10 +215,15 @@ pub async fn migrate(database: &Database, service: &ServiceName, files: &Migrati
 }
 
 fn read_applied(connection: &Connection) -> Result<Vec<Applied>, sqlite::Error> {
-    let mut statement =
-        connection.prepare("SELECT name, checksum, applied_at FROM _exprsn_migrations ORDER BY name")?;
-    let rows = statement
-        .query_map([], |row| Ok(Applied { name: row.get(0)?, checksum: row.get(1)?, applied_at: row.get(2)? }))?;
+    let mut statement = connection
+        .prepare("SELECT name, checksum, applied_at FROM _exprsn_migrations ORDER BY name")?;
+    let rows = statement.query_map([], |row| {
+        Ok(Applied {
+            name: row.get(0)?,
+            checksum: row.get(1)?,
+            applied_at: row.get(2)?,
+        })
+    })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

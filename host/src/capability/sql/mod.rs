@@ -9,6 +9,7 @@ mod host;
 mod metrics;
 pub mod migrate;
 pub mod outbox;
+mod run;
 mod sqlite;
 mod value;
 
@@ -120,7 +121,11 @@ impl Config {
             ("stream_idle_ms_max", self.stream_idle_ms_max),
         ];
         let zero = limits.into_iter().find(|(_, value)| *value == 0);
-        ensure!(zero.is_none(), "[capability.sql] {} is 0; it must be at least 1", zero.unwrap_or_default().0);
+        ensure!(
+            zero.is_none(),
+            "[capability.sql] {} is 0; it must be at least 1",
+            zero.unwrap_or_default().0
+        );
         Ok(())
     }
 }
@@ -208,7 +213,8 @@ pub fn path(data: &Path, service: &ServiceName) -> PathBuf {
 /// Opens a service's database outside of the platform, creating it where absent: `exprsn db`.
 pub fn open(data: &Path, service: &ServiceName, config: &Config) -> Result<Database> {
     config.check()?;
-    sqlite::open(&path(data, service), &config.into()).with_context(|| format!("opening the database of {service}"))
+    sqlite::open(&path(data, service), &config.into())
+        .with_context(|| format!("opening the database of {service}"))
 }
 
 impl Sql {
@@ -219,10 +225,26 @@ impl Sql {
             return Ok(open.database.clone());
         }
         let database = sqlite::open(&path(&self.data, service), &self.limits)?;
-        let relay = Relay::start(&self.background, service.clone(), database.clone(), self.broker.clone());
+        let relay = Relay::start(
+            &self.background,
+            service.clone(),
+            database.clone(),
+            self.broker.clone(),
+        );
         self.gauges.add(service, relay.lag(), &database);
-        let database = Arc::new(ServiceDatabase::new(service.clone(), database, self.limits, relay.wake()));
-        open.insert(service.clone(), Open { database: database.clone(), _relay: Arc::new(relay) });
+        let database = Arc::new(ServiceDatabase::new(
+            service.clone(),
+            database,
+            self.limits,
+            relay.wake(),
+        ));
+        open.insert(
+            service.clone(),
+            Open {
+                database: database.clone(),
+                _relay: Arc::new(relay),
+            },
+        );
         Ok(database)
     }
 
@@ -241,7 +263,8 @@ impl Capability for Sql {
     async fn connect(boot: &Boot, config: Config) -> Result<Self> {
         config.check()?;
         let gauges = metrics::Gauges::default();
-        boot.metrics.register(|registry| registry.register_collector(Box::new(gauges.clone())));
+        boot.metrics
+            .register(|registry| registry.register_collector(Box::new(gauges.clone())));
         Ok(Self {
             data: boot.data.clone(),
             limits: (&config).into(),
@@ -260,12 +283,17 @@ impl Capability for Sql {
     /// Opens the service's database and brings its schema up to the version's migrations.
     async fn lend(&self, borrower: &Borrower<'_>, grant: &Grant) -> Result<Lent> {
         let service = borrower.name;
-        let database = tokio::task::block_in_place(|| self.database(service))
-            .map_err(|error| format_err!(error).context(format!("opening the database of {service}")))?;
+        let database = tokio::task::block_in_place(|| self.database(service)).map_err(|error| {
+            format_err!(error).context(format!("opening the database of {service}"))
+        })?;
         migrate::migrate(database.database(), service, borrower.migrations).await?;
         Ok(Lent {
             database,
-            rights: if grant.ddl { Rights::Schema } else { Rights::Rows },
+            rights: if grant.ddl {
+                Rights::Schema
+            } else {
+                Rights::Rows
+            },
             announcer: Announcer::new(borrower.grants, self.broker.clone()),
         })
     }

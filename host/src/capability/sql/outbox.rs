@@ -105,13 +105,21 @@ pub fn create(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Adds a row to the transaction under way. One whose id waits already is not added again.
-pub fn add(connection: &Connection, content: &Content, trace: TraceContext, now_ms: i64) -> Result<(), sqlite::Error> {
+pub fn add(
+    connection: &Connection,
+    content: &Content,
+    trace: TraceContext,
+    now_ms: i64,
+) -> Result<(), sqlite::Error> {
     let (kind, id) = match content {
         Content::Job { queue, id, .. } => ("job", format!("job:{queue}:{id}")),
         Content::Event { id, .. } => ("event", format!("event:{id}")),
     };
-    let payload = serde_json::to_string(&Payload { traceparent: Some(trace.to_header()), content })
-        .expect("strings and numbers can be written as JSON");
+    let payload = serde_json::to_string(&Payload {
+        traceparent: Some(trace.to_header()),
+        content,
+    })
+    .expect("strings and numbers can be written as JSON");
     let mut statement = connection.prepare_cached(
         "INSERT INTO _exprsn_outbox (id, kind, payload, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
     )?;
@@ -134,7 +142,11 @@ impl Lag {
 
     /// How long the oldest of them has been waiting, in milliseconds.
     pub fn age_ms(&self, now_ms: i64) -> u64 {
-        if self.rows() == 0 { 0 } else { u64::try_from(now_ms - self.oldest_at.load(Relaxed)).unwrap_or(0) }
+        if self.rows() == 0 {
+            0
+        } else {
+            u64::try_from(now_ms - self.oldest_at.load(Relaxed)).unwrap_or(0)
+        }
     }
 
     fn set(&self, rows: i64, oldest_at: i64) {
@@ -153,9 +165,19 @@ pub struct Relay {
 
 impl Relay {
     /// Starts it with what an earlier process left.
-    pub fn start<S: Sink>(background: &Handle, service: ServiceName, database: Database, sink: Arc<S>) -> Self {
+    pub fn start<S: Sink>(
+        background: &Handle,
+        service: ServiceName,
+        database: Database,
+        sink: Arc<S>,
+    ) -> Self {
         let (wake, lag) = (Arc::new(Notify::new()), Arc::new(Lag::default()));
-        let worker = Worker { service, database, sink, lag: lag.clone() };
+        let worker = Worker {
+            service,
+            database,
+            sink,
+            lag: lag.clone(),
+        };
         let task = background.spawn(worker.run(wake.clone()));
         Self { wake, lag, task }
     }
@@ -219,14 +241,24 @@ impl<S: Sink> Worker<S> {
         }
         let last_seq = batch.last_seq;
         // What was read may not be on disk yet; what the sink is told must not vanish with the power.
-        self.database.flushed().await.context("making the outbox durable")?;
-        self.sink.deliver(batch.items).await.context("delivering the outbox")?;
+        self.database
+            .flushed()
+            .await
+            .context("making the outbox durable")?;
+        self.sink
+            .deliver(batch.items)
+            .await
+            .context("delivering the outbox")?;
         let remove = move |connection: &Connection| {
             // Rows come in the order of their numbers and numbers only grow while rows exist: these are the delivered ones.
-            let mut statement = connection.prepare_cached("DELETE FROM _exprsn_outbox WHERE seq <= $1")?;
+            let mut statement =
+                connection.prepare_cached("DELETE FROM _exprsn_outbox WHERE seq <= $1")?;
             Ok::<_, sqlite::Error>(statement.execute([last_seq]).map(drop)?)
         };
-        self.database.write_again(remove).await.context("emptying the outbox")?;
+        self.database
+            .write_again(remove)
+            .await
+            .context("emptying the outbox")?;
         Ok(true)
     }
 
@@ -234,9 +266,11 @@ impl<S: Sink> Worker<S> {
         let (service, lag) = (self.service.clone(), self.lag.clone());
         self.database
             .read(move |connection| {
-                let mut waiting =
-                    connection.prepare_cached("SELECT count(*), coalesce(min(created_at), 0) FROM _exprsn_outbox")?;
-                let (rows, oldest_at) = waiting.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                let mut waiting = connection.prepare_cached(
+                    "SELECT count(*), coalesce(min(created_at), 0) FROM _exprsn_outbox",
+                )?;
+                let (rows, oldest_at) =
+                    waiting.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
                 lag.set(rows, oldest_at);
                 read_batch(connection, &service)
             })
@@ -255,10 +289,14 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Fault {
 }
 
 fn read_batch(connection: &Connection, service: &ServiceName) -> Result<Batch, Fault> {
-    let mut statement =
-        connection.prepare_cached("SELECT seq, payload, created_at FROM _exprsn_outbox ORDER BY seq LIMIT $1")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT seq, payload, created_at FROM _exprsn_outbox ORDER BY seq LIMIT $1",
+    )?;
     let mut rows = statement.query([BATCH_ROWS_MAX as i64])?;
-    let mut batch = Batch { items: Vec::new(), last_seq: 0 };
+    let mut batch = Batch {
+        items: Vec::new(),
+        last_seq: 0,
+    };
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
         let seq = row.get(0)?;
@@ -268,7 +306,11 @@ fn read_batch(connection: &Connection, service: &ServiceName) -> Result<Batch, F
             break;
         }
         let payload: Payload<Content> = serde_json::from_str(payload)
-            .with_context(|| format!("row {seq} of _exprsn_outbox cannot be read; was it written by a newer host?"))
+            .with_context(|| {
+                format!(
+                    "row {seq} of _exprsn_outbox cannot be read; was it written by a newer host?"
+                )
+            })
             .map_err(Fault)?;
         let trace = payload.traceparent.as_deref().and_then(TraceContext::parse);
         batch.items.push(OutboxItem {
@@ -284,5 +326,7 @@ fn read_batch(connection: &Connection, service: &ServiceName) -> Result<Batch, F
 
 /// The wait after as many failures before, without jitter: one relay per service does not stampede.
 fn backoff(failures: u32) -> Duration {
-    BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX)
+    BACKOFF_MIN
+        .saturating_mul(1 << failures.min(16))
+        .min(BACKOFF_MAX)
 }

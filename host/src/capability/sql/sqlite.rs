@@ -2,11 +2,11 @@
 
 use super::{
     Limits,
-    error::{Fault, invalid},
-    guard::{self, Entered, Rights},
+    error::Fault,
+    guard::{self, Rights},
     migrate, outbox,
+    run::Run,
     types::{Error, Row, RowSet, Statement},
-    value::{self, Budget},
 };
 use crate::{
     invocation::TraceContext,
@@ -14,14 +14,14 @@ use crate::{
     sqlite::{self, Access, Database, Options, Session},
 };
 use futures::{FutureExt as _, future::BoxFuture};
-use rusqlite::{CachedStatement, Connection};
+use rusqlite::Connection;
 use std::{
     path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -30,18 +30,21 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 const GUEST_MARK: &str = "/*guest*/";
 /// Page size of SQLite's files.
 const PAGE_BYTES: u64 = 4_096;
-/// Rows of a stream that are handed over at once.
-const STREAM_ROWS: usize = 64;
 /// Handovers of a stream that may wait for the guest.
 const STREAM_WAITING_MAX: usize = 2;
 
 /// Opens the database of a service, with the host's tables in it.
 pub fn open(path: &Path, limits: &Limits) -> Result<Database, sqlite::Error> {
-    let (value_bytes_max, pages_max) = (limits.value_bytes_max, limits.database_bytes_max.div_ceil(PAGE_BYTES));
+    let (value_bytes_max, pages_max) = (
+        limits.value_bytes_max,
+        limits.database_bytes_max.div_ceil(PAGE_BYTES),
+    );
     let prepare = move |connection: &Connection, access| {
         guard::install(connection, value_bytes_max)?;
         if access == Access::Write {
-            let pages_max = i64::try_from(pages_max).unwrap_or(i64::MAX).min(i64::from(u32::MAX - 1));
+            let pages_max = i64::try_from(pages_max)
+                .unwrap_or(i64::MAX)
+                .min(i64::from(u32::MAX - 1));
             connection.pragma_update_and_check(None, "max_page_count", pages_max, |_| Ok(()))?;
         }
         Ok(())
@@ -88,9 +91,20 @@ pub struct RowStream {
 }
 
 impl ServiceDatabase {
-    pub fn new(service: ServiceName, database: Database, limits: Limits, relay: Arc<Notify>) -> Self {
+    pub fn new(
+        service: ServiceName,
+        database: Database,
+        limits: Limits,
+        relay: Arc<Notify>,
+    ) -> Self {
         let transactions = Arc::new(Semaphore::new(limits.transactions_max));
-        Self { service, database, limits, relay, transactions }
+        Self {
+            service,
+            database,
+            limits,
+            relay,
+            transactions,
+        }
     }
 
     /// The engine's handle.
@@ -112,29 +126,46 @@ impl ServiceDatabase {
             let run = Run::enter(call, limits);
             run.explain(run.execute(connection, &statement))
         };
-        self.database.write_again(run).await.map_err(|fault| self.told(fault))
+        self.database
+            .write_again(run)
+            .await
+            .map_err(|fault| self.told(fault))
     }
 
     /// Runs statements in one transaction; on a reader if none of them writes.
-    pub async fn batch(&self, call: Call, mut statements: Vec<Statement>) -> Result<Vec<RowSet>, Error> {
-        let reads = statements.iter().all(|statement| may_read_only(&statement.text));
+    pub async fn batch(
+        &self,
+        call: Call,
+        mut statements: Vec<Statement>,
+    ) -> Result<Vec<RowSet>, Error> {
+        let reads = statements
+            .iter()
+            .all(|statement| may_read_only(&statement.text));
         statements.iter_mut().for_each(mark);
         let (statements, limits) = (Arc::new(statements), self.limits);
         let mut done = Err(Fault::Writes);
         if reads {
             let statements = statements.clone();
-            let run = move |connection: &Connection| Run::enter(call, limits).batch(connection, &statements, true);
+            let run = move |connection: &Connection| {
+                Run::enter(call, limits).batch(connection, &statements, true)
+            };
             done = self.database.read(run).await;
         }
         if matches!(done, Err(Fault::Writes)) {
-            let run = move |connection: &Connection| Run::enter(call, limits).batch(connection, &statements, false);
+            let run = move |connection: &Connection| {
+                Run::enter(call, limits).batch(connection, &statements, false)
+            };
             done = self.database.write_again(run).await;
         }
         done.map_err(|fault| self.told(fault))
     }
 
     /// Runs a statement whose rows are taken one after the other.
-    pub async fn stream(self: &Arc<Self>, call: Call, mut statement: Statement) -> Result<RowStream, Error> {
+    pub async fn stream(
+        self: &Arc<Self>,
+        call: Call,
+        mut statement: Statement,
+    ) -> Result<RowStream, Error> {
         mark(&mut statement);
         let (head, columns) = oneshot::channel();
         let (sender, rows) = flume::bounded(STREAM_WAITING_MAX);
@@ -142,9 +173,14 @@ impl ServiceDatabase {
         let database = self.clone();
         // Boxed, so that it can be polled here for its start and by the guest for its end.
         let mut end = async move {
-            let run =
-                move |connection: &Connection| Run::enter(call, limits).stream(connection, &statement, head, &sender);
-            database.database.scan(run).await.map_err(|fault| database.told(fault))
+            let run = move |connection: &Connection| {
+                Run::enter(call, limits).stream(connection, &statement, head, &sender)
+            };
+            database
+                .database
+                .scan(run)
+                .await
+                .map_err(|fault| database.told(fault))
         }
         .boxed();
         let columns = tokio::select! {
@@ -154,18 +190,27 @@ impl ServiceDatabase {
         };
         match columns {
             Some(columns) => Ok(RowStream { columns, rows, end }),
-            None => Err(end.await.err().unwrap_or_else(|| self.told(sqlite::Error::Closed.into()))),
+            None => Err(end
+                .await
+                .err()
+                .unwrap_or_else(|| self.told(sqlite::Error::Closed.into()))),
         }
     }
 
     /// Begins a transaction. It may wait for those before it.
     pub async fn begin(self: &Arc<Self>, call: Call) -> Result<Transaction, Error> {
         let permit = self.transactions.clone().try_acquire_owned().map_err(|_| {
-            Error::LimitExceeded(format!("{} transactions are open or waiting", self.limits.transactions_max))
+            Error::LimitExceeded(format!(
+                "{} transactions are open or waiting",
+                self.limits.transactions_max
+            ))
         })?;
         let remaining = call.deadline.saturating_duration_since(Instant::now());
         let total = self.limits.transaction_total_max.min(remaining);
-        let session = self.database.begin(self.limits.transaction_idle_max, total).await;
+        let session = self
+            .database
+            .begin(self.limits.transaction_idle_max, total)
+            .await;
         let session = session.map_err(|error| self.told(error.into()))?;
         Ok(Transaction {
             session,
@@ -212,9 +257,15 @@ impl Transaction {
     }
 
     /// Announces a job or an event, if and when this commits.
-    pub async fn announce(&self, content: outbox::Content, trace: TraceContext, now_ms: i64) -> Result<(), Error> {
+    pub async fn announce(
+        &self,
+        content: outbox::Content,
+        trace: TraceContext,
+        now_ms: i64,
+    ) -> Result<(), Error> {
         self.announces.store(true, Relaxed);
-        self.run(move |connection| Ok(outbox::add(connection, &content, trace, now_ms)?)).await
+        self.run(move |connection| Ok(outbox::add(connection, &content, trace, now_ms)?))
+            .await
     }
 
     pub async fn commit(&self) -> Result<(), Error> {
@@ -239,11 +290,17 @@ impl Transaction {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     {
-        self.session.run(f).await.map_err(|fault| self.database.told(fault))
+        self.session
+            .run(f)
+            .await
+            .map_err(|fault| self.database.told(fault))
     }
 
     fn release(&self) {
-        self.permit.lock().expect("no holder of this lock panics").take();
+        self.permit
+            .lock()
+            .expect("no holder of this lock panics")
+            .take();
     }
 }
 
@@ -253,126 +310,11 @@ fn mark(statement: &mut Statement) {
 
 /// Whether a statement is worth trying on a reader, by its first word. The reader decides.
 fn may_read_only(text: &str) -> bool {
-    let word: String = text.trim_start().chars().take_while(char::is_ascii_alphabetic).take(8).collect();
+    let word: String = text
+        .trim_start()
+        .chars()
+        .take_while(char::is_ascii_alphabetic)
+        .take(8)
+        .collect();
     !["insert", "update", "delete", "replace"].contains(&word.to_ascii_lowercase().as_str())
-}
-
-/// A guest's turn on a connection.
-struct Run {
-    entered: Entered,
-    limits: Limits,
-    deadline: Instant,
-}
-
-impl Run {
-    fn enter(call: Call, limits: Limits) -> Self {
-        let deadline = call.deadline.min(Instant::now() + limits.transaction_total_max);
-        Self { entered: guard::enter(call.rights, Some(deadline)), limits, deadline }
-    }
-
-    fn budget(&self) -> Budget {
-        Budget { rows: self.limits.rows_max, bytes: self.limits.result_bytes_max }
-    }
-
-    fn explain<T>(&self, done: Result<T, Fault>) -> Result<T, Fault> {
-        done.map_err(|fault| fault.explained(&self.entered))
-    }
-
-    /// The next statement's time begins.
-    fn restart_clock(&self) {
-        self.entered.set_deadline(Some(self.deadline.min(Instant::now() + self.limits.statement_max)));
-    }
-
-    fn batch(&self, connection: &Connection, statements: &[Statement], reader: bool) -> Result<Vec<RowSet>, Fault> {
-        let mut budget = self.budget();
-        let run = |statement| self.query(connection, statement, &mut budget, reader);
-        self.explain(statements.iter().map(run).collect())
-    }
-
-    fn prepare<'c>(&self, connection: &'c Connection, statement: &Statement) -> Result<CachedStatement<'c>, Fault> {
-        self.restart_clock();
-        let mut prepared = connection.prepare_cached(&statement.text)?;
-        value::bind(&mut prepared, &statement.parameters)?;
-        Ok(prepared)
-    }
-
-    fn query(
-        &self,
-        connection: &Connection,
-        statement: &Statement,
-        budget: &mut Budget,
-        reader: bool,
-    ) -> Result<RowSet, Fault> {
-        let mut prepared = self.prepare(connection, statement)?;
-        if reader && !prepared.readonly() {
-            return Err(Fault::Writes);
-        }
-        let columns: Vec<String> = prepared.column_names().into_iter().map(str::to_owned).collect();
-        let mut rows = prepared.raw_query();
-        let mut collected = Vec::new();
-        while let Some(row) = rows.next()? {
-            budget.row()?;
-            collected.push(value::row(row, columns.len(), budget)?);
-        }
-        Ok(RowSet { columns, rows: collected })
-    }
-
-    fn execute(&self, connection: &Connection, statement: &Statement) -> Result<u64, Fault> {
-        let mut prepared = self.prepare(connection, statement)?;
-        let before = connection.total_changes();
-        let mut rows = prepared.raw_query();
-        while rows.next()?.is_some() {}
-        // SQLite's count stays that of the last statement that changed rows.
-        Ok(if connection.total_changes() == before { 0 } else { connection.changes() })
-    }
-
-    fn stream(
-        &self,
-        connection: &Connection,
-        statement: &Statement,
-        head: oneshot::Sender<Vec<String>>,
-        sender: &flume::Sender<Vec<Row>>,
-    ) -> Result<(), Fault> {
-        let columns = |prepared: &CachedStatement<'_>| prepared.column_names().into_iter().map(str::to_owned).collect();
-        let mut prepared = self.explain(self.prepare(connection, statement))?;
-        if !prepared.readonly() {
-            return Err(invalid("query-stream only reads: use query for a statement that writes"));
-        }
-        if head.send(columns(&prepared)).is_err() {
-            return Ok(());
-        }
-        let width = prepared.column_count();
-        let mut rows = prepared.raw_query();
-        loop {
-            self.restart_clock();
-            let (batch, more) = next_rows(&mut rows, width, self.limits.result_bytes_max)?;
-            match sender.send_timeout(batch, self.patience()) {
-                Ok(()) if more => {}
-                // The guest has what it wants.
-                Ok(()) | Err(flume::SendTimeoutError::Disconnected(_)) => return Ok(()),
-                Err(flume::SendTimeoutError::Timeout(_)) => {
-                    return Err(Fault::limit("the stream was not read for longer than sql_stream_idle_ms_max"));
-                }
-            }
-        }
-    }
-
-    /// How long a stream waits for its reader.
-    fn patience(&self) -> Duration {
-        self.limits.stream_idle_max
-    }
-}
-
-/// Some rows, and whether there may be more.
-fn next_rows(rows: &mut rusqlite::Rows<'_>, width: usize, bytes_max: usize) -> Result<(Vec<Row>, bool), Fault> {
-    let mut batch = Vec::with_capacity(STREAM_ROWS);
-    let mut budget = Budget { rows: STREAM_ROWS, bytes: bytes_max };
-    let enough = bytes_max - bytes_max / 8;
-    while batch.len() < STREAM_ROWS && budget.bytes >= enough {
-        match rows.next()? {
-            Some(row) => batch.push(value::row(row, width, &mut budget)?),
-            None => return Ok((batch, false)),
-        }
-    }
-    Ok((batch, true))
 }

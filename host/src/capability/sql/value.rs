@@ -15,17 +15,26 @@ pub(super) fn bind(statement: &mut Statement<'_>, values: &[Value]) -> Result<()
     for index in 1..=statement.parameter_count() {
         let name = statement.parameter_name(index);
         let number = name.and_then(position).ok_or_else(|| {
-            invalid(format!("parameters are written $1, $2 and so on, not `{}`", name.unwrap_or("?")))
+            invalid(format!(
+                "parameters are written $1, $2 and so on, not `{}`",
+                name.unwrap_or("?")
+            ))
         })?;
-        let value = values
-            .get(number - 1)
-            .ok_or_else(|| invalid(format!("${number} has no value: {} were given", values.len())))?;
+        let value = values.get(number - 1).ok_or_else(|| {
+            invalid(format!(
+                "${number} has no value: {} were given",
+                values.len()
+            ))
+        })?;
         let value = to_stored(value).map_err(|what| invalid(format!("${number} {what}")))?;
         statement.raw_bind_parameter(index, value)?;
         highest = highest.max(number);
     }
     if highest < values.len() {
-        return Err(invalid(format!("{} values were given, but the last parameter is ${highest}", values.len())));
+        return Err(invalid(format!(
+            "{} values were given, but the last parameter is ${highest}",
+            values.len()
+        )));
     }
     Ok(())
 }
@@ -43,7 +52,9 @@ fn to_stored(value: &Value) -> Result<ToSqlOutput<'_>, &'static str> {
     match value {
         Value::Null => Ok(ToSqlOutput::Owned(Stored::Null)),
         Value::Boolean(yes) => Ok(ToSqlOutput::Owned(Stored::Integer(i64::from(*yes)))),
-        Value::Integer(number) | Value::Timestamp(number) => Ok(ToSqlOutput::Owned(Stored::Integer(*number))),
+        Value::Integer(number) | Value::Timestamp(number) => {
+            Ok(ToSqlOutput::Owned(Stored::Integer(*number)))
+        }
         Value::Real(number) if number.is_nan() => Err("is not a number, which cannot be stored"),
         Value::Real(number) => Ok(ToSqlOutput::Owned(Stored::Real(*number))),
         Value::Text(value) => text(value),
@@ -59,7 +70,8 @@ fn to_stored(value: &Value) -> Result<ToSqlOutput<'_>, &'static str> {
 
 fn is_canonical_uuid(text: &str) -> bool {
     let mut buffer = uuid::Uuid::encode_buffer();
-    uuid::Uuid::try_parse(text).is_ok_and(|uuid| uuid.hyphenated().encode_lower(&mut buffer) == text)
+    uuid::Uuid::try_parse(text)
+        .is_ok_and(|uuid| uuid.hyphenated().encode_lower(&mut buffer) == text)
 }
 
 /// What a statement may still answer.
@@ -73,21 +85,29 @@ impl Budget {
     /// Takes one row.
     pub fn row(&mut self) -> Result<(), Fault> {
         self.rows = self.rows.checked_sub(1).ok_or_else(|| {
-            Fault::limit("the result has more rows than sql_rows_max: add LIMIT, or use query-stream")
+            Fault::limit(
+                "the result has more rows than sql_rows_max: add LIMIT, or use query-stream",
+            )
         })?;
         Ok(())
     }
 
     fn take(&mut self, bytes: usize) -> Result<(), Fault> {
         self.bytes = self.bytes.checked_sub(bytes).ok_or_else(|| {
-            Fault::limit("the result is larger than sql_result_bytes_max: select less, or use query-stream")
+            Fault::limit(
+                "the result is larger than sql_result_bytes_max: select less, or use query-stream",
+            )
         })?;
         Ok(())
     }
 }
 
 /// Copies a row out of SQLite.
-pub(super) fn row(row: &rusqlite::Row<'_>, width: usize, budget: &mut Budget) -> Result<Row, Fault> {
+pub(super) fn row(
+    row: &rusqlite::Row<'_>,
+    width: usize,
+    budget: &mut Budget,
+) -> Result<Row, Fault> {
     let mut values = Vec::with_capacity(width);
     for index in 0..width {
         let stored = row.get_ref(index)?;
@@ -113,7 +133,11 @@ fn from_stored(stored: ValueRef<'_>) -> Result<Value, Fault> {
         ValueRef::Real(number) => Value::Real(number),
         ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
             Ok(text) => Value::Text(text.to_owned()),
-            Err(_) => return Err(invalid("a text in the result is not UTF-8: select it as a blob")),
+            Err(_) => {
+                return Err(invalid(
+                    "a text in the result is not UTF-8: select it as a blob",
+                ));
+            }
         },
         ValueRef::Blob(bytes) => Value::Blob(bytes.to_owned()),
     })

@@ -4,9 +4,21 @@ use super::*;
 
 async fn denied(bench: &Bench, rights: Rights, sql: &str) -> String {
     let attempts = [
-        bench.database.query(call(rights), statement(sql, &[])).await.map(drop),
-        bench.database.execute(call(rights), statement(sql, &[])).await.map(drop),
-        bench.database.stream(call(rights), statement(sql, &[])).await.map(drop),
+        bench
+            .database
+            .query(call(rights), statement(sql, &[]))
+            .await
+            .map(drop),
+        bench
+            .database
+            .execute(call(rights), statement(sql, &[]))
+            .await
+            .map(drop),
+        bench
+            .database
+            .stream(call(rights), statement(sql, &[]))
+            .await
+            .map(drop),
     ];
     let mut told = String::new();
     for attempt in attempts {
@@ -47,14 +59,26 @@ async fn nothing_outside_its_own_rows_is_reachable() {
         ] {
             // VACUUM is refused by SQLite's own rules before it attaches anything.
             if sql.starts_with("VACUUM") {
-                let refused = bench.database.execute(call(rights), statement(&sql, &[])).await;
-                assert!(matches!(refused, Err(Error::Invalid(_) | Error::AccessDenied(_))), "{refused:?}");
+                let refused = bench
+                    .database
+                    .execute(call(rights), statement(&sql, &[]))
+                    .await;
+                assert!(
+                    matches!(refused, Err(Error::Invalid(_) | Error::AccessDenied(_))),
+                    "{refused:?}"
+                );
                 continue;
             }
             // A table-valued pragma is denied when it runs; a stream of it has begun by then.
             if sql.contains("pragma_") {
-                let refused = bench.database.query(call(rights), statement(&sql, &[])).await;
-                assert!(matches!(refused, Err(Error::AccessDenied(_))), "{refused:?}");
+                let refused = bench
+                    .database
+                    .query(call(rights), statement(&sql, &[]))
+                    .await;
+                assert!(
+                    matches!(refused, Err(Error::AccessDenied(_))),
+                    "{refused:?}"
+                );
                 continue;
             }
             denied(&bench, rights, &sql).await;
@@ -97,15 +121,25 @@ async fn the_hosts_tables_do_not_exist_for_guests() {
 async fn a_view_or_trigger_gains_nothing() {
     let bench = Bench::new().await;
     // A definition is only text; what it reads is checked when it is used.
-    let view =
-        bench.database.execute(call(Rights::Schema), statement("CREATE VIEW w AS SELECT * FROM _exprsn_outbox", &[]));
+    let view = bench.database.execute(
+        call(Rights::Schema),
+        statement("CREATE VIEW w AS SELECT * FROM _exprsn_outbox", &[]),
+    );
     if view.await.is_ok() {
         denied(&bench, Rights::Rows, "SELECT * FROM w").await;
     }
     let trigger = "CREATE TRIGGER x AFTER INSERT ON t BEGIN DELETE FROM _exprsn_migrations; END";
-    if bench.database.execute(call(Rights::Schema), statement(trigger, &[])).await.is_ok() {
+    if bench
+        .database
+        .execute(call(Rights::Schema), statement(trigger, &[]))
+        .await
+        .is_ok()
+    {
         let refused = bench.execute("INSERT INTO t (v) VALUES ('a')", &[]).await;
-        assert!(matches!(refused, Err(Error::AccessDenied(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(Error::AccessDenied(_))),
+            "{refused:?}"
+        );
     }
 }
 
@@ -114,10 +148,9 @@ async fn what_the_host_has_prepared_is_not_lent_by_its_text() {
     let bench = Bench::new().await;
     let sql = "SELECT count(*) FROM _exprsn_outbox";
     for _ in 0..2 {
-        let host = bench
-            .database
-            .database()
-            .write(move |c| Ok::<i64, crate::sqlite::Error>(c.prepare_cached(sql)?.query_row([], |row| row.get(0))?));
+        let host = bench.database.database().write(move |c| {
+            Ok::<i64, crate::sqlite::Error>(c.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+        });
         assert_eq!(host.await.unwrap(), 0);
         denied(&bench, Rights::Rows, sql).await;
         let insert = bench.execute(sql, &[]).await;
@@ -147,39 +180,87 @@ async fn the_schema_changes_only_with_the_grant() {
             .await
             .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
         if sql.starts_with("DROP") {
-            bench.define("CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)").await;
+            bench
+                .define("CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)")
+                .await;
         }
         if sql.starts_with("CREATE TRIGGER") {
             bench.define("DROP TRIGGER x").await;
         }
     }
-    let told = denied(&bench, Rights::Schema, "CREATE VIRTUAL TABLE y USING dbstat (main)").await;
+    let told = denied(
+        &bench,
+        Rights::Schema,
+        "CREATE VIRTUAL TABLE y USING dbstat (main)",
+    )
+    .await;
     assert!(told.contains("fts5"), "{told}");
-    bench.define("CREATE TABLE auto (k INTEGER PRIMARY KEY AUTOINCREMENT)").await;
-    bench.execute("INSERT INTO auto DEFAULT VALUES", &[]).await.unwrap();
+    bench
+        .define("CREATE TABLE auto (k INTEGER PRIMARY KEY AUTOINCREMENT)")
+        .await;
+    bench
+        .execute("INSERT INTO auto DEFAULT VALUES", &[])
+        .await
+        .unwrap();
     bench.define("DROP TABLE auto").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_text_search_and_json_work_within_the_guard() {
     let bench = Bench::new().await;
-    bench.define("CREATE VIRTUAL TABLE posts USING fts5 (title, body)").await;
-    bench.define("CREATE VIRTUAL TABLE places USING rtree (id, x0, x1, y0, y1)").await;
+    bench
+        .define("CREATE VIRTUAL TABLE posts USING fts5 (title, body)")
+        .await;
+    bench
+        .define("CREATE VIRTUAL TABLE places USING rtree (id, x0, x1, y0, y1)")
+        .await;
     let insert = "INSERT INTO posts (rowid, title, body) VALUES ($1, $2, $3)";
     for (number, title) in [(1, "red fox"), (2, "blue whale")] {
-        bench.execute(insert, &[Value::Integer(number), text(title), text("about animals")]).await.unwrap();
+        bench
+            .execute(
+                insert,
+                &[Value::Integer(number), text(title), text("about animals")],
+            )
+            .await
+            .unwrap();
     }
-    let found =
-        bench.query("SELECT rowid FROM posts WHERE posts MATCH $1 ORDER BY rank", &[text("whale")]).await.unwrap();
+    let found = bench
+        .query(
+            "SELECT rowid FROM posts WHERE posts MATCH $1 ORDER BY rank",
+            &[text("whale")],
+        )
+        .await
+        .unwrap();
     assert_eq!(format!("{:?}", found.rows), "[[Value::Integer(2)]]");
-    bench.execute("DELETE FROM posts WHERE rowid = 2", &[]).await.unwrap();
-    bench.execute("INSERT INTO posts (posts) VALUES ('optimize')", &[]).await.unwrap();
-    bench.execute("INSERT INTO places VALUES (1, 0, 1, 0, 1)", &[]).await.unwrap();
-    assert_eq!(bench.query("SELECT id FROM places WHERE x0 <= 0.5 AND x1 >= 0.5", &[]).await.unwrap().rows.len(), 1);
+    bench
+        .execute("DELETE FROM posts WHERE rowid = 2", &[])
+        .await
+        .unwrap();
+    bench
+        .execute("INSERT INTO posts (posts) VALUES ('optimize')", &[])
+        .await
+        .unwrap();
+    bench
+        .execute("INSERT INTO places VALUES (1, 0, 1, 0, 1)", &[])
+        .await
+        .unwrap();
+    assert_eq!(
+        bench
+            .query("SELECT id FROM places WHERE x0 <= 0.5 AND x1 >= 0.5", &[])
+            .await
+            .unwrap()
+            .rows
+            .len(),
+        1
+    );
     // Behind its back, the index is not to be touched.
     let shadow = bench.execute("DELETE FROM posts_data", &[]).await;
     assert!(matches!(shadow, Err(Error::Invalid(_))), "{shadow:?}");
     let json = "SELECT value ->> 'a', json_extract($1, '$[1].a') FROM json_each($1)";
-    let rows = bench.query(json, &[Value::Json(r#"[{"a":1},{"a":2}]"#.to_owned())]).await.unwrap().rows;
+    let rows = bench
+        .query(json, &[Value::Json(r#"[{"a":1},{"a":2}]"#.to_owned())])
+        .await
+        .unwrap()
+        .rows;
     assert_eq!(rows.len(), 2);
 }

@@ -7,13 +7,23 @@ use crate::{
 };
 
 fn files(files: &[(&str, &str)]) -> Migrations {
-    let file = |(name, sql): &(&str, &str)| MigrationFile { name: (*name).to_owned(), sql: (*sql).to_owned() };
-    Migrations { files: files.iter().map(file).collect() }
+    let file = |(name, sql): &(&str, &str)| MigrationFile {
+        name: (*name).to_owned(),
+        sql: (*sql).to_owned(),
+    };
+    Migrations {
+        files: files.iter().map(file).collect(),
+    }
 }
 
-const FIRST: (&str, &str) =
-    ("0001_posts.sql", "CREATE TABLE posts (id TEXT PRIMARY KEY); CREATE INDEX p ON posts (id);");
-const SECOND: (&str, &str) = ("0002_likes.sql", "CREATE TABLE likes (post TEXT REFERENCES posts (id))");
+const FIRST: (&str, &str) = (
+    "0001_posts.sql",
+    "CREATE TABLE posts (id TEXT PRIMARY KEY); CREATE INDEX p ON posts (id);",
+);
+const SECOND: (&str, &str) = (
+    "0002_likes.sql",
+    "CREATE TABLE likes (post TEXT REFERENCES posts (id))",
+);
 const THIRD: (&str, &str) = ("0003_fill.sql", "INSERT INTO posts (id) VALUES ('a')");
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,29 +31,65 @@ async fn each_is_applied_once_and_in_order() {
     let bench = Bench::new().await;
     let database = bench.database.database();
     let both = files(&[SECOND, FIRST]);
-    assert_eq!(status(database, &both).await.unwrap().pending, ["0001_posts", "0002_likes"]);
-    assert_eq!(migrate(database, &service(), &both).await.unwrap(), ["0001_posts", "0002_likes"]);
+    assert_eq!(
+        status(database, &both).await.unwrap().pending,
+        ["0001_posts", "0002_likes"]
+    );
+    assert_eq!(
+        migrate(database, &service(), &both).await.unwrap(),
+        ["0001_posts", "0002_likes"]
+    );
     let all = files(&[FIRST, SECOND, THIRD]);
-    assert_eq!(migrate(database, &service(), &all).await.unwrap(), ["0003_fill"]);
-    assert!(migrate(database, &service(), &all).await.unwrap().is_empty());
+    assert_eq!(
+        migrate(database, &service(), &all).await.unwrap(),
+        ["0003_fill"]
+    );
+    assert!(
+        migrate(database, &service(), &all)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     let status = status(database, &all).await.unwrap();
     assert_eq!(status.applied.len(), 3);
     assert!(status.pending.is_empty() && status.applied.iter().all(|done| done.applied_at > 0));
-    assert_eq!(bench.query("SELECT id FROM posts", &[]).await.unwrap().rows.len(), 1);
+    assert_eq!(
+        bench
+            .query("SELECT id FROM posts", &[])
+            .await
+            .unwrap()
+            .rows
+            .len(),
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_different_past_is_refused_by_name() {
     let bench = Bench::new().await;
     let database = bench.database.database();
-    migrate(database, &service(), &files(&[FIRST, THIRD])).await.unwrap();
+    migrate(database, &service(), &files(&[FIRST, THIRD]))
+        .await
+        .unwrap();
     for (files, expected) in [
-        (files(&[(FIRST.0, "CREATE TABLE other (a)"), THIRD]), "`0001_posts` has changed"),
+        (
+            files(&[(FIRST.0, "CREATE TABLE other (a)"), THIRD]),
+            "`0001_posts` has changed",
+        ),
         (files(&[FIRST]), "`0003_fill`, which the component lacks"),
-        (files(&[FIRST, SECOND, THIRD]), "`0002_likes` comes before one that is applied"),
-        (files(&[FIRST, ("0001_again.sql", ""), THIRD]), "have the same number"),
+        (
+            files(&[FIRST, SECOND, THIRD]),
+            "`0002_likes` comes before one that is applied",
+        ),
+        (
+            files(&[FIRST, ("0001_again.sql", ""), THIRD]),
+            "have the same number",
+        ),
     ] {
-        let error = format!("{:?}", migrate(database, &service(), &files).await.unwrap_err());
+        let error = format!(
+            "{:?}",
+            migrate(database, &service(), &files).await.unwrap_err()
+        );
         assert!(error.contains(expected), "{error}");
         assert!(status(database, &files).await.is_err());
     }
@@ -54,35 +100,68 @@ async fn one_that_fails_leaves_nothing_and_names_itself() {
     let bench = Bench::new().await;
     let database = bench.database.database();
     for (sql, expected) in [
-        ("CREATE TABLE half (a); CREATE TABEL other (b)", "syntax error"),
+        (
+            "CREATE TABLE half (a); CREATE TABEL other (b)",
+            "syntax error",
+        ),
         ("CREATE TABLE half (a); ATTACH 'x' AS y", "not authorized"),
         ("CREATE TABLE half (a); COMMIT", "not authorized"),
-        ("CREATE TABLE half (a); DROP TABLE _exprsn_outbox", "not authorized"),
-        ("CREATE TABLE half (a); DELETE FROM _exprsn_migrations", "not authorized"),
+        (
+            "CREATE TABLE half (a); DROP TABLE _exprsn_outbox",
+            "not authorized",
+        ),
+        (
+            "CREATE TABLE half (a); DELETE FROM _exprsn_migrations",
+            "not authorized",
+        ),
     ] {
         let bad = files(&[("0001_bad.sql", sql)]);
         let error = migrate(database, &service(), &bad).await.unwrap_err();
         let error = crate::telemetry::chain(&error);
-        assert!(error.contains("`0001_bad`") && error.contains(expected), "{sql}: {error}");
+        assert!(
+            error.contains("`0001_bad`") && error.contains(expected),
+            "{sql}: {error}"
+        );
         assert_eq!(status(database, &bad).await.unwrap().pending, ["0001_bad"]);
-        assert!(matches!(bench.query("SELECT * FROM half", &[]).await, Err(Error::Invalid(_))));
+        assert!(matches!(
+            bench.query("SELECT * FROM half", &[]).await,
+            Err(Error::Invalid(_))
+        ));
     }
 }
 
 #[test]
 fn an_engine_has_its_own_files() {
-    let both = [("0002_geo.postgres.sql", "p"), ("0001_a.sql", "a"), ("0002_geo.sqlite.sql", "s")];
+    let both = [
+        ("0002_geo.postgres.sql", "p"),
+        ("0001_a.sql", "a"),
+        ("0002_geo.sqlite.sql", "s"),
+    ];
     let sql = |engine| {
         let selected = select(&files(&both), engine).unwrap();
-        selected.into_iter().map(|migration| migration.sql).collect::<Vec<_>>()
+        selected
+            .into_iter()
+            .map(|migration| migration.sql)
+            .collect::<Vec<_>>()
     };
     assert_eq!(sql(Engine::Sqlite), ["a", "s"]);
     assert_eq!(sql(Engine::Postgres), ["a", "p"]);
-    let error = select(&files(&both[..2]), Engine::Sqlite).unwrap_err().to_string();
+    let error = select(&files(&both[..2]), Engine::Sqlite)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("0002_geo.sqlite.sql"), "{error}");
-    for name in ["init.sql", "1_init.sql", "0001-init.sql", "0001_.sql", "0001_Init.sql", "0001_a.mysql.sql", "0001_a"]
-    {
-        let error = select(&files(&[(name, "")]), Engine::Sqlite).unwrap_err().to_string();
+    for name in [
+        "init.sql",
+        "1_init.sql",
+        "0001-init.sql",
+        "0001_.sql",
+        "0001_Init.sql",
+        "0001_a.mysql.sql",
+        "0001_a",
+    ] {
+        let error = select(&files(&[(name, "")]), Engine::Sqlite)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(name), "{error}");
     }
 }
@@ -90,18 +169,31 @@ fn an_engine_has_its_own_files() {
 /// The migrations of every service in the repository, in the order of their names.
 fn checked_in() -> Vec<(String, Migrations)> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
-    let mut services: Vec<_> = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut services: Vec<_> = std::fs::read_dir(root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     services.sort();
     let read = |folder: std::path::PathBuf| {
         let file = |entry: std::io::Result<std::fs::DirEntry>| {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            MigrationFile { name, sql: std::fs::read_to_string(path).unwrap() }
+            MigrationFile {
+                name,
+                sql: std::fs::read_to_string(path).unwrap(),
+            }
         };
         let files = std::fs::read_dir(&folder).unwrap().map(file).collect();
-        (folder.file_name().unwrap().to_string_lossy().into_owned(), Migrations { files })
+        (
+            folder.file_name().unwrap().to_string_lossy().into_owned(),
+            Migrations { files },
+        )
     };
-    services.into_iter().filter(|path| path.is_dir()).map(read).collect()
+    services
+        .into_iter()
+        .filter(|path| path.is_dir())
+        .map(read)
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +203,8 @@ async fn those_of_every_service_apply_to_an_empty_database() {
         bench.define("DROP TABLE t").await;
         let name = ServiceName::parse_short(&service).unwrap();
         let applied = migrate(bench.database.database(), &name, &files).await;
-        let applied = applied.unwrap_or_else(|error| panic!("{service}: {}", crate::telemetry::chain(&error)));
+        let applied = applied
+            .unwrap_or_else(|error| panic!("{service}: {}", crate::telemetry::chain(&error)));
         assert!(!applied.is_empty(), "migrations/{service} is empty");
         select(&files, Engine::Postgres).unwrap_or_else(|error| panic!("{service}: {error}"));
     }

@@ -37,11 +37,17 @@ fn text(text: &str) -> Value {
 }
 
 fn statement(text: &str, parameters: &[Value]) -> Statement {
-    Statement { text: text.to_owned(), parameters: parameters.to_vec() }
+    Statement {
+        text: text.to_owned(),
+        parameters: parameters.to_vec(),
+    }
 }
 
 fn call(rights: Rights) -> Call {
-    Call { rights, deadline: Instant::now() + LONG }
+    Call {
+        rights,
+        deadline: Instant::now() + LONG,
+    }
 }
 
 impl Bench {
@@ -55,26 +61,48 @@ impl Bench {
         let limits = Limits::from(&config);
         let database = sqlite::open(&folder.path().join("notes.db"), &limits).unwrap();
         let relay = Arc::new(Notify::new());
-        let database = Arc::new(ServiceDatabase::new(service(), database, limits, relay.clone()));
-        let bench = Self { folder, database, relay };
-        bench.define("CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)").await;
+        let database = Arc::new(ServiceDatabase::new(
+            service(),
+            database,
+            limits,
+            relay.clone(),
+        ));
+        let bench = Self {
+            folder,
+            database,
+            relay,
+        };
+        bench
+            .define("CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)")
+            .await;
         bench
     }
 
     async fn define(&self, text: &str) {
-        self.database.execute(call(Rights::Schema), statement(text, &[])).await.unwrap();
+        self.database
+            .execute(call(Rights::Schema), statement(text, &[]))
+            .await
+            .unwrap();
     }
 
     async fn query(&self, text: &str, parameters: &[Value]) -> Result<RowSet, Error> {
-        self.database.query(call(Rights::Rows), statement(text, parameters)).await
+        self.database
+            .query(call(Rights::Rows), statement(text, parameters))
+            .await
     }
 
     async fn execute(&self, text: &str, parameters: &[Value]) -> Result<u64, Error> {
-        self.database.execute(call(Rights::Rows), statement(text, parameters)).await
+        self.database
+            .execute(call(Rights::Rows), statement(text, parameters))
+            .await
     }
 
     async fn count(&self) -> i64 {
-        let rows = self.query("SELECT count(*) FROM t", &[]).await.unwrap().rows;
+        let rows = self
+            .query("SELECT count(*) FROM t", &[])
+            .await
+            .unwrap()
+            .rows;
         match rows[0][0] {
             Value::Integer(count) => count,
             ref other => panic!("a count is an integer, not {other:?}"),

@@ -33,17 +33,31 @@ impl Inbox {
     }
 
     fn ids(&self) -> Vec<String> {
-        self.taken.lock().unwrap().iter().map(|item| item.content.id().to_owned()).collect()
+        self.taken
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|item| item.content.id().to_owned())
+            .collect()
     }
 
     async fn holds(&self, count: usize) {
-        let held = self.changed.subscribe().wait_for(|held| *held == count).await.map(|held| *held);
+        let held = self
+            .changed
+            .subscribe()
+            .wait_for(|held| *held == count)
+            .await
+            .map(|held| *held);
         assert_eq!(held.unwrap(), count);
     }
 }
 
 fn counted_down(counter: &AtomicUsize) -> bool {
-    counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| count.checked_sub(1)).is_ok()
+    counter
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| {
+            count.checked_sub(1)
+        })
+        .is_ok()
 }
 
 impl Sink for Inbox {
@@ -55,7 +69,10 @@ impl Sink for Inbox {
         let held = {
             let mut taken = self.taken.lock().unwrap();
             for item in batch {
-                if !taken.iter().any(|held| held.content.id() == item.content.id()) {
+                if !taken
+                    .iter()
+                    .any(|held| held.content.id() == item.content.id())
+                {
                     taken.push(item);
                 }
             }
@@ -92,16 +109,23 @@ impl Bench {
     }
 
     fn relay(&self, sink: &Arc<Inbox>) -> Relay {
-        Relay::start(&Handle::current(), service(), self.database.database().clone(), sink.clone())
+        Relay::start(
+            &Handle::current(),
+            service(),
+            self.database.database().clone(),
+            sink.clone(),
+        )
     }
 
     /// Waits until nothing is left to relay.
     async fn emptied(&self) {
         loop {
             let read = self.database.database().read(|c| {
-                Ok::<i64, crate::sqlite::Error>(
-                    c.query_row("SELECT count(*) FROM _exprsn_outbox", [], |row| row.get(0))?,
-                )
+                Ok::<i64, crate::sqlite::Error>(c.query_row(
+                    "SELECT count(*) FROM _exprsn_outbox",
+                    [],
+                    |row| row.get(0),
+                )?)
             });
             if read.await.unwrap() == 0 {
                 return;
@@ -120,7 +144,12 @@ async fn what_an_earlier_process_left_is_delivered_at_start_with_all_it_says() {
     let relay = bench.relay(&inbox);
     inbox.holds(1).await;
     bench.emptied().await;
-    let expected = OutboxItem { service: service(), created_at: 77, trace: Some(trace), content: job("1") };
+    let expected = OutboxItem {
+        service: service(),
+        created_at: 77,
+        trace: Some(trace),
+        content: job("1"),
+    };
     assert_eq!(*inbox.taken.lock().unwrap(), [expected]);
     drop(relay);
 }
@@ -129,7 +158,12 @@ async fn what_an_earlier_process_left_is_delivered_at_start_with_all_it_says() {
 async fn many_are_delivered_in_order_through_failures_and_lost_answers() {
     let bench = Bench::new().await;
     let ids: Vec<String> = (0..300).map(|number| format!("{number:03}")).collect();
-    bench.announce(ids.iter().map(|id| job(id)).collect(), TraceContext::new_root()).await;
+    bench
+        .announce(
+            ids.iter().map(|id| job(id)).collect(),
+            TraceContext::new_root(),
+        )
+        .await;
     let inbox = Inbox::new(1, 1);
     let relay = bench.relay(&inbox);
     inbox.holds(300).await;
@@ -142,7 +176,9 @@ async fn many_are_delivered_in_order_through_failures_and_lost_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_ends_anywhere_leaves_the_rest_to_the_next() {
     let bench = Bench::new().await;
-    bench.announce(vec![job("1"), job("2")], TraceContext::new_root()).await;
+    bench
+        .announce(vec![job("1"), job("2")], TraceContext::new_root())
+        .await;
     // Ends after the sink took the rows and before they are removed, as a killed process would.
     let inbox = Inbox::new(0, 1);
     let relay = bench.relay(&inbox);
@@ -160,7 +196,9 @@ async fn a_relay_that_ends_anywhere_leaves_the_rest_to_the_next() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lag_tells_how_much_waits_and_how_long() {
     let bench = Bench::new().await;
-    bench.announce(vec![job("1"), job("2")], TraceContext::new_root()).await;
+    bench
+        .announce(vec![job("1"), job("2")], TraceContext::new_root())
+        .await;
     let inbox = Inbox::new(usize::MAX, 0);
     let relay = bench.relay(&inbox);
     while inbox.deliveries.load(Ordering::SeqCst) == 0 {
@@ -175,11 +213,27 @@ async fn a_commit_wakes_the_relay() {
     let limits = Limits::from(&Config::default());
     let database = sqlite::open(&folder.path().join("notes.db"), &limits).unwrap();
     let inbox = Inbox::new(0, 0);
-    let relay = Relay::start(&Handle::current(), service(), database.clone(), inbox.clone());
-    let database = Arc::new(ServiceDatabase::new(service(), database, limits, relay.wake()));
-    let bench = Bench { folder, database, relay: relay.wake() };
+    let relay = Relay::start(
+        &Handle::current(),
+        service(),
+        database.clone(),
+        inbox.clone(),
+    );
+    let database = Arc::new(ServiceDatabase::new(
+        service(),
+        database,
+        limits,
+        relay.wake(),
+    ));
+    let bench = Bench {
+        folder,
+        database,
+        relay: relay.wake(),
+    };
     for number in 1..=3 {
-        bench.announce(vec![job(&number.to_string())], TraceContext::new_root()).await;
+        bench
+            .announce(vec![job(&number.to_string())], TraceContext::new_root())
+            .await;
         inbox.holds(number).await;
     }
 }

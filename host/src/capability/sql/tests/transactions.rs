@@ -9,7 +9,12 @@ fn insert(k: i64) -> Statement {
 }
 
 fn event(id: &str) -> Content {
-    Content::Event { id: id.to_owned(), topic: "note.created".to_owned(), subject: None, data: "{}".to_owned() }
+    Content::Event {
+        id: id.to_owned(),
+        topic: "note.created".to_owned(),
+        subject: None,
+        data: "{}".to_owned(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -18,14 +23,28 @@ async fn commits_make_it_so_and_rollbacks_do_not() {
     let call = call(Rights::Rows);
     let tx = bench.database.begin(call).await.unwrap();
     assert_eq!(tx.execute(call, insert(1)).await.unwrap(), 1);
-    assert_eq!(tx.query(call, statement("SELECT k FROM t", &[])).await.unwrap().rows.len(), 1);
+    assert_eq!(
+        tx.query(call, statement("SELECT k FROM t", &[]))
+            .await
+            .unwrap()
+            .rows
+            .len(),
+        1
+    );
     let failed = tx.execute(call, insert(1)).await;
     assert!(matches!(failed, Err(Error::Constraint(_))), "{failed:?}");
-    assert_eq!(bench.count().await, 0, "others do not see it before the commit");
+    assert_eq!(
+        bench.count().await,
+        0,
+        "others do not see it before the commit"
+    );
     tx.commit().await.unwrap();
     assert_eq!(bench.count().await, 1);
     let ended = tx.execute(call, insert(2)).await;
-    assert!(matches!(&ended, Err(Error::Invalid(text)) if text.contains("ended")), "{ended:?}");
+    assert!(
+        matches!(&ended, Err(Error::Invalid(text)) if text.contains("ended")),
+        "{ended:?}"
+    );
     assert!(matches!(tx.commit().await, Err(Error::Invalid(_))));
 
     let tx = bench.database.begin(call).await.unwrap();
@@ -34,7 +53,10 @@ async fn commits_make_it_so_and_rollbacks_do_not() {
     let tx = bench.database.begin(call).await.unwrap();
     tx.execute(call, insert(3)).await.unwrap();
     drop(tx);
-    bench.execute("INSERT INTO t (k) VALUES (4)", &[]).await.unwrap();
+    bench
+        .execute("INSERT INTO t (k) VALUES (4)", &[])
+        .await
+        .unwrap();
     assert_eq!(bench.count().await, 2);
 }
 
@@ -45,19 +67,29 @@ async fn guests_cannot_end_a_transaction_by_words() {
     let tx = bench.database.begin(call).await.unwrap();
     for sql in ["COMMIT", "END", "ROLLBACK", "SAVEPOINT a"] {
         let refused = tx.execute(call, statement(sql, &[])).await;
-        assert!(matches!(refused, Err(Error::AccessDenied(_))), "{sql}: {refused:?}");
+        assert!(
+            matches!(refused, Err(Error::AccessDenied(_))),
+            "{sql}: {refused:?}"
+        );
     }
     tx.commit().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_idles_is_rolled_back() {
-    let bench = Bench::with(Config { transaction_ms_max: 20, ..Config::default() }).await;
+    let bench = Bench::with(Config {
+        transaction_ms_max: 20,
+        ..Config::default()
+    })
+    .await;
     let call = call(Rights::Rows);
     let tx = bench.database.begin(call).await.unwrap();
     tx.execute(call, insert(1)).await.unwrap();
     // Its turn comes when the idle one has been given up.
-    bench.execute("INSERT INTO t (k) VALUES (2)", &[]).await.unwrap();
+    bench
+        .execute("INSERT INTO t (k) VALUES (2)", &[])
+        .await
+        .unwrap();
     let expired = tx.execute(call, insert(3)).await;
     assert!(
         matches!(&expired, Err(Error::LimitExceeded(text)) if text.contains("sql_transaction_ms_max")),
@@ -69,12 +101,19 @@ async fn one_that_idles_is_rolled_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_is_interrupted_is_lost_as_a_whole() {
-    let bench = Bench::with(Config { statement_ms_max: 30, ..Config::default() }).await;
+    let bench = Bench::with(Config {
+        statement_ms_max: 30,
+        ..Config::default()
+    })
+    .await;
     let call = call(Rights::Rows);
     let tx = bench.database.begin(call).await.unwrap();
     tx.execute(call, insert(1)).await.unwrap();
     let endless = "WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n) INSERT INTO t (k) SELECT i FROM n";
-    assert!(matches!(tx.execute(call, statement(endless, &[])).await, Err(Error::LimitExceeded(_))));
+    assert!(matches!(
+        tx.execute(call, statement(endless, &[])).await,
+        Err(Error::LimitExceeded(_))
+    ));
     let after = tx.execute(call, insert(5)).await;
     assert!(matches!(after, Err(Error::Conflict(_))), "{after:?}");
     assert!(matches!(tx.commit().await, Err(Error::Conflict(_))));
@@ -83,11 +122,18 @@ async fn one_that_is_interrupted_is_lost_as_a_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_so_many_wait() {
-    let bench = Bench::with(Config { transactions_max: 2, ..Config::default() }).await;
+    let bench = Bench::with(Config {
+        transactions_max: 2,
+        ..Config::default()
+    })
+    .await;
     let call = call(Rights::Rows);
     let first = bench.database.begin(call).await.unwrap();
     let mut second = Box::pin(bench.database.begin(call));
-    assert!((&mut second).now_or_never().is_none(), "it waits for the first");
+    assert!(
+        (&mut second).now_or_never().is_none(),
+        "it waits for the first"
+    );
     let third = bench.database.begin(call).await.map(drop);
     assert!(matches!(third, Err(Error::LimitExceeded(_))), "{third:?}");
     first.commit().await.unwrap();
@@ -101,19 +147,30 @@ async fn announcements_are_rows_of_the_transaction() {
     let call = call(Rights::Rows);
     let waiting = async || {
         let read = bench.database.database().read(|c| {
-            Ok::<i64, crate::sqlite::Error>(c.query_row("SELECT count(*) FROM _exprsn_outbox", [], |row| row.get(0))?)
+            Ok::<i64, crate::sqlite::Error>(c.query_row(
+                "SELECT count(*) FROM _exprsn_outbox",
+                [],
+                |row| row.get(0),
+            )?)
         });
         read.await.unwrap()
     };
     let tx = bench.database.begin(call).await.unwrap();
-    tx.announce(event("1"), TraceContext::new_root(), 5).await.unwrap();
+    tx.announce(event("1"), TraceContext::new_root(), 5)
+        .await
+        .unwrap();
     tx.roll_back().await.unwrap();
     assert_eq!(waiting().await, 0);
     let tx = bench.database.begin(call).await.unwrap();
     for id in ["1", "2", "1"] {
-        tx.announce(event(id), TraceContext::new_root(), 5).await.unwrap();
+        tx.announce(event(id), TraceContext::new_root(), 5)
+            .await
+            .unwrap();
     }
-    assert!(bench.relay.notified().now_or_never().is_none(), "nothing is announced before the commit");
+    assert!(
+        bench.relay.notified().now_or_never().is_none(),
+        "nothing is announced before the commit"
+    );
     tx.commit().await.unwrap();
     bench.relay.notified().await;
     assert_eq!(waiting().await, 2, "an id is announced once");
