@@ -8,17 +8,15 @@ use super::{
     limits::Config,
     schedule,
     sqlite::SqliteBackend,
+    upkeep,
 };
-use crate::{
-    capability::events::Event, clock::now_ms, manifest, name::ServiceName, telemetry::chain,
-};
+use crate::{capability::events::Event, clock::now_ms, manifest, name::ServiceName};
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
-    sync::{Arc, Mutex, Weak},
-    time::Duration,
+    sync::{Arc, Mutex},
 };
-use tokio::{runtime::Handle, sync::watch, time::Instant};
+use tokio::{runtime::Handle, sync::watch};
 
 /// The broker's file in the data directory.
 pub const BROKER_FILE: &str = "broker.db";
@@ -28,12 +26,12 @@ pub const LIST_MAX: u64 = 1_000;
 /// Jobs and events of all services of this host.
 #[derive(Debug)]
 pub struct Broker {
-    backend: Arc<dyn Backend>,
-    config: Config,
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) config: Config,
     background: Handle,
     /// Told when a queue may have something to take.
     signals: Mutex<HashMap<String, watch::Sender<()>>>,
-    /// Which service works on a queue here.
+    /// Which service worked last on a queue here.
     workers: Mutex<BTreeMap<String, ServiceName>>,
 }
 
@@ -65,7 +63,7 @@ impl Broker {
             signals: Mutex::default(),
             workers: Mutex::default(),
         });
-        background.spawn(upkeep(Arc::downgrade(&broker)));
+        background.spawn(upkeep::run(Arc::downgrade(&broker)));
         broker
     }
 
@@ -193,11 +191,9 @@ impl Broker {
     pub async fn queues(&self) -> Result<Vec<QueueOverview>> {
         let counted = self.backend.overview().await?;
         let workers = self.workers();
-        let service = |name: &str| {
-            workers
-                .get(name)
-                .map(ServiceName::to_string)
-                .unwrap_or_default()
+        let service = |name: &str| match workers.get(name) {
+            Some(service) if self.has_worker(name) => service.to_string(),
+            _ => String::new(),
         };
         Ok(counted
             .into_iter()
@@ -228,13 +224,7 @@ impl Broker {
 
     /// Stops or restarts handing out jobs; active ones finish.
     pub async fn pause(&self, queue: &str, paused: bool) -> Result<()> {
-        check_queue_name(queue).or_else(|error| {
-            if queue.starts_with(EVENTS_PREFIX) {
-                Ok(())
-            } else {
-                Err(error)
-            }
-        })?;
+        check_queue_name(queue.strip_prefix(EVENTS_PREFIX).unwrap_or(queue))?;
         self.backend.pause(queue, paused).await?;
         self.signal(queue);
         Ok(())
@@ -247,7 +237,7 @@ impl Broker {
         specs: Vec<QueueSpec>,
         handler: Arc<dyn JobHandler>,
     ) -> Result<Consumer> {
-        let (names, recurrences) = recurrences(&specs)?;
+        let (names, recurrences) = recurrences(&specs, self.config.data_bytes_max)?;
         for spec in &specs {
             self.backend
                 .declare(&spec.name, spec.settings.clone())
@@ -307,7 +297,15 @@ impl Broker {
         &self.background
     }
 
-    fn signal(&self, queue: &str) {
+    /// Whether a consumer is at work on `queue`.
+    fn has_worker(&self, queue: &str) -> bool {
+        let signals = self.signals.lock().expect("no holder of this lock panics");
+        signals
+            .get(queue)
+            .is_some_and(|signal| signal.receiver_count() > 0)
+    }
+
+    pub(super) fn signal(&self, queue: &str) {
         if let Some(signal) = self
             .signals
             .lock()
@@ -323,61 +321,20 @@ impl Broker {
     }
 }
 
-/// The queues that recur by the clock, and their recurrences.
-fn recurrences(specs: &[QueueSpec]) -> Result<(Vec<String>, Vec<Recurrence>)> {
+/// The queues that a service works on, and their recurrences, all checked: the error says what the manifest has wrong.
+fn recurrences(
+    specs: &[QueueSpec],
+    data_bytes_max: usize,
+) -> Result<(Vec<String>, Vec<Recurrence>)> {
     let mut wanted = Vec::new();
     for spec in specs {
+        check_queue_name(spec.name.strip_prefix(EVENTS_PREFIX).unwrap_or(&spec.name))?;
         for recurrence in &spec.recurrences {
             schedule::check(&recurrence.cron).map_err(Error::Invalid)?;
+            let occurrence = NewJob::new("repeat", &recurrence.name, &recurrence.data);
+            check_job(&occurrence, data_bytes_max)?;
             wanted.push(recurrence.clone());
         }
     }
     Ok((specs.iter().map(|spec| spec.name.clone()).collect(), wanted))
-}
-
-/// Returns stalled jobs and removes what is kept too long, until the broker has gone.
-async fn upkeep(broker: Weak<Broker>) {
-    let mut tidied = Instant::now();
-    loop {
-        let Some(check_ms) = broker
-            .upgrade()
-            .map(|broker| broker.config.stalled_check_ms)
-        else {
-            return;
-        };
-        tokio::time::sleep(Duration::from_millis(check_ms.max(1))).await;
-        let Some(broker) = broker.upgrade() else {
-            return;
-        };
-        match broker
-            .backend
-            .rescue(broker.config.stalled_max, now_ms())
-            .await
-        {
-            Ok(touched) => touched.iter().for_each(|queue| {
-                tracing::warn!(%queue, "leases expired; their jobs wait again");
-                broker.signal(queue);
-            }),
-            Err(Error::Database(crate::sqlite::Error::Closed)) => return,
-            Err(error) => {
-                tracing::error!(error = chain(&error.into()), "cannot look for stalled jobs")
-            }
-        }
-        if tidied.elapsed() >= Duration::from_millis(broker.config.tidy_ms) {
-            tidied = Instant::now();
-            tidy(&broker).await;
-        }
-    }
-}
-
-async fn tidy(broker: &Broker) {
-    loop {
-        match broker.backend.tidy(now_ms()).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => {
-                return tracing::error!(error = chain(&error.into()), "cannot remove old events");
-            }
-        }
-    }
 }

@@ -400,13 +400,47 @@ async fn events_reach_a_subscriber_that_was_not_there() {
         .unwrap();
     assert_eq!(soon(events.recv()).await, Some((1, Some(event.clone()))));
     assert_eq!(soon(events.recv()).await, Some((2, Some(event))));
+    let shown = async || {
+        let queues = bed.broker.queues().await.unwrap();
+        (queues[0].name.clone(), queues[0].service.clone())
+    };
+    assert_eq!(shown().await, (queue.clone(), "exprsn-a".to_owned()));
     soon(consumer.drain(later(5_000))).await;
+    assert_eq!(shown().await, (queue, String::new()));
     assert!(events.try_recv().is_err(), "an id is delivered once");
-    let queues = bed.broker.queues().await.unwrap();
-    assert_eq!(
-        (queues[0].name.as_str(), queues[0].service.as_str()),
-        (queue.as_str(), "exprsn-a")
-    );
+}
+
+#[tokio::test]
+async fn what_a_manifest_has_wrong_is_told() {
+    let bed = Bed::new();
+    let check = async |change: fn(&mut QueueSpec), expected: &str| {
+        let mut spec = spec();
+        change(&mut spec);
+        let work = handler(|_| async { Ok(None) });
+        match bed.broker.consume(&service(), vec![spec], work).await {
+            Err(Error::Invalid(text)) => assert!(text.contains(expected), "{text}"),
+            other => panic!("{expected}: {other:?}"),
+        }
+    };
+    fn every(cron: &str, data: &str) -> Recurrence {
+        Recurrence {
+            queue: "q".to_owned(),
+            name: "tick".to_owned(),
+            cron: cron.to_owned(),
+            data: data.to_owned(),
+        }
+    }
+    check(|spec| spec.name = "a b".to_owned(), "queue name `a b`").await;
+    check(
+        |spec| spec.recurrences.push(every("61 * * * *", "{}")),
+        "`61 * * * *`",
+    )
+    .await;
+    check(
+        |spec| spec.recurrences.push(every("@daily", "{")),
+        "not JSON",
+    )
+    .await;
 }
 
 #[tokio::test]
