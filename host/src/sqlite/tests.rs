@@ -247,6 +247,12 @@ async fn closing_answers_everybody_and_leaves_one_file() {
         Err(Error::Closed)
     ));
     assert!(matches!(database.flushed().await, Err(Error::Closed)));
+    let path = database.path();
+    let log = std::fs::metadata(path.with_extension("db-wal"));
+    assert_eq!(log.map_or(0, |log| log.len()), 0, "the log is written back");
+    let reopened = Database::open(path, Options::default()).unwrap();
+    reopened.write(|c| insert(c, 2)).await.unwrap();
+    assert!(count(&reopened).await >= 1);
 }
 
 #[tokio::test]
