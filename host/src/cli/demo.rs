@@ -17,6 +17,8 @@ use plan::Plan;
 use report::Figures;
 use std::{io::IsTerminal as _, time::Duration};
 
+/// Takes a tour of the running platform, or puts load on it.
+///
 /// Registers users, lets them follow each other, post, like and comment; waits until every post is in every home
 /// timeline and every notification is there; shows some of it.
 ///

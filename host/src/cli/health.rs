@@ -10,7 +10,9 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 use std::time::Duration;
 
-/// Shows the health of every service: its own word, its database, what backs its queue and cache, and how fast it answers.
+/// Shows how every service is.
+///
+/// Its own word, its database, what backs its queue and cache, and how fast it answers.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Examples:
   exprsn health                 once; exit code 1 where anything is not healthy

@@ -9,7 +9,9 @@ use clap::Args;
 use http::Method;
 use serde_json::Value;
 
-/// Lists the services of the platform and those that registered: where they are, how they are, what they depend on.
+/// Lists the services of the platform, and those that registered.
+///
+/// Where they are, how they are, what they depend on.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Examples:
   exprsn services

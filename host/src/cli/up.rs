@@ -8,9 +8,9 @@ use std::path::PathBuf;
 /// Services to start, as the specification has them in `.env`.
 const AUTO_START_SERVICES: &str = "AUTO_START_SERVICES";
 
-/// Runs the platform until Ctrl-C, which finishes what is under way and then ends with exit code 0.
+/// Runs the platform until Ctrl-C.
 ///
-/// Services start in the order of their dependencies. When all are healthy, one line says so:
+/// Ctrl-C finishes what is under way and then ends it with exit code 0; once more ends it at once. Services start in the order of their dependencies. When all are healthy, one line says so:
 /// `ready in 1.2 s: 7 services, gateway http://127.0.0.1:3005`.
 ///
 /// The environment is read from a file `.env` in the working directory too; what is set already goes before it.

@@ -2,7 +2,7 @@
 
 use super::{
     api::{Gateway, User},
-    plan::{Plan, display_name, username},
+    plan::{Comment, Plan, display_name, username},
 };
 use crate::cli::output::{CliError, Result};
 use futures::{StreamExt as _, stream};
@@ -47,91 +47,26 @@ pub async fn act(
     bar: &ProgressBar,
 ) -> Result<Done> {
     let begun = Instant::now();
-    bar.set_length(
-        (plan.users
-            + plan.follows.len()
-            + plan.posts.len()
-            + plan.likes.len()
-            + plan.comments.len()) as u64,
-    );
-    let all = |step: &'static str| bar.set_message(step);
-
-    all("users");
-    let password = format!("the tour {run} through the platform");
-    let password = password.as_str();
-    let register = |user: usize| async move {
-        (
-            user,
-            gateway
-                .register(&username(run, user), &display_name(user), password)
-                .await,
-        )
+    let requests =
+        plan.users + plan.follows.len() + plan.posts.len() + plan.likes.len() + plan.comments.len();
+    bar.set_length(requests as u64);
+    let steps = Steps {
+        gateway,
+        plan,
+        concurrency,
+        bar,
     };
-    let mut users = together(0..plan.users, register, concurrency, bar).await;
-    users.sort_by_key(|(user, _)| *user);
-    let users: Vec<User> = users.into_iter().filter_map(|(_, user)| user).collect();
-    if users.len() < plan.users {
-        let told = gateway
-            .tally
-            .borrow()
-            .told
-            .first()
-            .cloned()
-            .unwrap_or_default();
-        return Err(CliError::failed(format!(
-            "only {} of {} users could be registered: {told}",
-            users.len(),
-            plan.users
-        )));
-    }
-    let users_ref = &users;
-
-    all("follows");
-    let follow = |(from, to): (usize, usize)| async move {
-        gateway
-            .follow(&users_ref[from], &users_ref[to])
-            .await
-            .then_some((from, to))
-    };
-    let follows = together(plan.follows.iter().copied(), follow, concurrency, bar).await;
-
-    all("posts");
-    let post = |at: usize| async move {
-        let post = &plan.posts[at];
-        (at, gateway.post(&users_ref[post.author], &post.text).await)
-    };
-    let written = together(0..plan.posts.len(), post, concurrency, bar).await;
-    let mut ids = vec![None; plan.posts.len()];
-    written.into_iter().for_each(|(at, id)| ids[at] = id);
-    let ids_ref = &ids;
-
-    all("likes");
-    let like = |(user, post): (usize, usize)| async move {
-        let id = ids_ref[post].as_deref()?;
-        gateway
-            .like(&users_ref[user], id)
-            .await
-            .then_some((user, post))
-    };
-    let likes = together(plan.likes.iter().copied(), like, concurrency, bar).await;
-
-    all("comments");
-    let comment = |at: usize| async move {
-        let comment = &plan.comments[at];
-        let id = ids_ref[comment.post].as_deref()?;
-        gateway
-            .comment(&users_ref[comment.user], id, &comment.text)
-            .await
-            .then(|| comment.clone())
-    };
-    let comments = together(0..plan.comments.len(), comment, concurrency, bar).await;
-
+    let users = steps.users(run).await?;
+    let follows = steps.follows(&users).await;
+    let ids = steps.posts(&users).await;
+    let likes = steps.likes(&users, &ids).await;
+    let comments = steps.comments(&users, &ids).await;
     let done = Plan {
         users: plan.users,
-        follows: follows.into_iter().flatten().collect(),
+        follows,
         posts: plan.posts.clone(),
-        likes: likes.into_iter().flatten().collect(),
-        comments: comments.into_iter().flatten().collect(),
+        likes,
+        comments,
     };
     let (plan, posts) = acknowledged(done, ids);
     Ok(Done {
@@ -142,24 +77,125 @@ pub async fn act(
     })
 }
 
-/// Does something with each item, `concurrency` at a time; the answers come in any order.
-async fn together<I, F, Fut>(
-    items: I,
-    act: F,
+/// The steps of a tour; each answers what the platform acknowledged.
+struct Steps<'a> {
+    gateway: &'a Gateway,
+    plan: &'a Plan,
     concurrency: usize,
-    bar: &ProgressBar,
-) -> Vec<Fut::Output>
-where
-    I: IntoIterator,
-    F: Fn(I::Item) -> Fut,
-    Fut: Future,
-{
-    stream::iter(items)
-        .map(act)
-        .buffer_unordered(concurrency)
-        .inspect(|_| bar.inc(1))
-        .collect()
-        .await
+    bar: &'a ProgressBar,
+}
+
+impl Steps<'_> {
+    /// Everybody; without all of them there is no tour.
+    async fn users(&self, run: &str) -> Result<Vec<User>> {
+        self.bar.set_message("users");
+        let password = &format!("the tour {run} through the platform");
+        let register = |user: usize| async move {
+            let registered = self
+                .gateway
+                .register(&username(run, user), &display_name(user), password)
+                .await;
+            (user, registered)
+        };
+        let mut users = self.together(0..self.plan.users, register).await;
+        users.sort_by_key(|(user, _)| *user);
+        let users: Vec<User> = users.into_iter().filter_map(|(_, user)| user).collect();
+        if users.len() == self.plan.users {
+            return Ok(users);
+        }
+        let told = self
+            .gateway
+            .tally
+            .borrow()
+            .told
+            .first()
+            .cloned()
+            .unwrap_or_default();
+        Err(CliError::failed(format!(
+            "only {} of {} users could be registered: {told}",
+            users.len(),
+            self.plan.users
+        )))
+    }
+
+    async fn follows(&self, users: &[User]) -> Vec<(usize, usize)> {
+        self.bar.set_message("follows");
+        let follow = |(from, to): (usize, usize)| async move {
+            self.gateway
+                .follow(&users[from], &users[to])
+                .await
+                .then_some((from, to))
+        };
+        self.together(self.plan.follows.iter().copied(), follow)
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// The ids of the posts in the plan's order.
+    async fn posts(&self, users: &[User]) -> Vec<Option<String>> {
+        self.bar.set_message("posts");
+        let post = |at: usize| async move {
+            let post = &self.plan.posts[at];
+            (at, self.gateway.post(&users[post.author], &post.text).await)
+        };
+        let mut ids = vec![None; self.plan.posts.len()];
+        for (at, id) in self.together(0..self.plan.posts.len(), post).await {
+            ids[at] = id;
+        }
+        ids
+    }
+
+    async fn likes(&self, users: &[User], ids: &[Option<String>]) -> Vec<(usize, usize)> {
+        self.bar.set_message("likes");
+        let like = |(user, post): (usize, usize)| async move {
+            let id = ids[post].as_deref()?;
+            self.gateway
+                .like(&users[user], id)
+                .await
+                .then_some((user, post))
+        };
+        self.together(self.plan.likes.iter().copied(), like)
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    async fn comments(&self, users: &[User], ids: &[Option<String>]) -> Vec<Comment> {
+        self.bar.set_message("comments");
+        let comment = |comment: &'_ Comment| {
+            let comment = comment.clone();
+            async move {
+                let id = ids[comment.post].as_deref()?;
+                self.gateway
+                    .comment(&users[comment.user], id, &comment.text)
+                    .await
+                    .then_some(comment)
+            }
+        };
+        self.together(&self.plan.comments, comment)
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// Does something with each item, `concurrency` at a time; the answers come in any order.
+    async fn together<I, F, Fut>(&self, items: I, act: F) -> Vec<Fut::Output>
+    where
+        I: IntoIterator,
+        F: Fn(I::Item) -> Fut,
+        Fut: Future,
+    {
+        stream::iter(items)
+            .map(act)
+            .buffer_unordered(self.concurrency)
+            .inspect(|_| self.bar.inc(1))
+            .collect()
+            .await
+    }
 }
 
 /// Leaves out the posts that were not acknowledged, and numbers the others anew.
@@ -298,7 +334,7 @@ impl Look<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::{Comment, Post};
+    use super::super::plan::Post;
     use super::*;
 
     #[test]
