@@ -101,7 +101,11 @@ async fn call(view: &ServiceView) -> Probe {
         Err(http::Error::Denied) => Probe::NotAsked,
         Err(http::Error::Timeout) => Probe::Failed(format!("it did not answer within {limit} ms")),
         Err(error) => {
-            log::debug!("a health check came to nobody", service = view.name, error = error);
+            log::debug!(
+                "a health check came to nobody",
+                service = view.name,
+                error = error
+            );
             Probe::Failed("nobody answers at its address".to_owned())
         }
     }
