@@ -6,6 +6,7 @@
 #[path = "../tests/all/harness.rs"]
 #[allow(dead_code, reason = "the tests use all of it")]
 mod harness;
+mod broker;
 mod load;
 mod native;
 
@@ -22,6 +23,7 @@ struct Effort {
     rounds: usize,
     round: Duration,
     followers: usize,
+    jobs: u64,
 }
 
 /// A line of the table.
@@ -37,13 +39,21 @@ struct Row {
 fn main() {
     let flag = |name: &str| std::env::args().any(|argument| argument == name);
     let effort = if flag("--quick") {
-        Effort { rounds: 3, round: Duration::from_secs(1), followers: 200 }
+        Effort { rounds: 3, round: Duration::from_secs(1), followers: 200, jobs: 20_000 }
     } else {
-        Effort { rounds: 7, round: Duration::from_secs(3), followers: 1_000 }
+        Effort { rounds: 7, round: Duration::from_secs(3), followers: 1_000, jobs: 200_000 }
     };
     let mut rows = Vec::new();
     progress("throughput and calls");
     rows.extend(requests(&effort));
+    progress("jobs and events");
+    rows.extend(broker::measure(effort.jobs).into_iter().map(|figure| Row {
+        work: figure.work,
+        subject: "broker",
+        unit: figure.unit,
+        value: figure.value,
+        peer: None,
+    }));
     progress("fan-out");
     rows.push(fan_out(&effort));
     progress("cold start");

@@ -25,7 +25,7 @@ wasmtime::component::bindgen!({
 use exprsn::cache::store;
 
 /// `[capability.cache]`: limits. Each field's name carries its unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Keys and values of one service; what was not used for longest is evicted beyond it.

@@ -37,7 +37,7 @@ wasmtime::component::bindgen!({
 use exprsn::events::{live, publisher, types};
 
 /// `[capability.events]`: limits of live channels; events' own are the broker's, in `[capability.queue]`. Each field's name carries its unit.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// A live message's data.

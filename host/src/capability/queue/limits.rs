@@ -1,9 +1,9 @@
 //! The broker's limits: `[capability.queue]` in `platform.toml`.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Limits of jobs and queues. Each field's name carries its unit.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// A job's data, and a worker's answer.
@@ -47,6 +47,25 @@ impl Default for Config {
             seen_max: 1_000_000,
             seen_ms_min: 24 * 3_600_000,
             writes_waiting_max: 8_192,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::capability::{cache, events, queue};
+
+    #[test]
+    fn platform_toml_documents_every_limit_with_its_default() {
+        let text = include_str!("../../../../platform.toml");
+        let tables = [
+            toml::Table::try_from(queue::Config::default()).unwrap(),
+            toml::Table::try_from(events::Config::default()).unwrap(),
+            toml::Table::try_from(cache::Config::default()).unwrap(),
+        ];
+        for (key, value) in tables.iter().flatten() {
+            let line = format!("\n# {key} = {value} ");
+            assert!(text.contains(&line), "add `{}` to platform.toml", line.trim());
         }
     }
 }
