@@ -65,7 +65,11 @@ mod tests {
         ];
         for (key, value) in tables.iter().flatten() {
             let line = format!("\n# {key} = {value} ");
-            assert!(text.contains(&line), "add `{}` to platform.toml", line.trim());
+            assert!(
+                text.contains(&line),
+                "add `{}` to platform.toml",
+                line.trim()
+            );
         }
     }
 }
