@@ -243,3 +243,25 @@ fn errors_have_a_code_a_cause_and_a_remedy() {
     expect(&help, 0);
     assert!(stdout(&help).contains("Exit codes:"), "{}", stdout(&help));
 }
+
+#[test]
+fn the_environment_file_names_the_services_to_start() {
+    let platform = Platform::prepare(&Setup {
+        services: &["ca", "setup", "nexus"],
+        ..Setup::default()
+    });
+    let folder = platform.data.parent().expect("a folder");
+    // Services of the specification that are not installed are left out with a warning.
+    std::fs::write(folder.join(".env"), "AUTO_START_SERVICES=ca,setup,spark\n")
+        .expect("the file is written");
+    platform.restart();
+    let services = json(&run(&platform, &["services", "--json"]));
+    let names: Vec<&str> = services
+        .as_array()
+        .expect("an array")
+        .iter()
+        .filter_map(|service| service["name"].as_str())
+        .collect();
+    assert_eq!(names, ["exprsn-ca", "exprsn-setup"]);
+    assert!(platform.log().contains("spark"), "{}", platform.log());
+}

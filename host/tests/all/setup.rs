@@ -420,3 +420,13 @@ fn a_registration_survives_a_kill() {
         .json();
     assert_eq!(view["status"], "healthy");
 }
+
+#[test]
+fn changes_of_what_the_platform_runs_are_told() {
+    let call = platform()
+        .call("setup", "GET", "/api/registry/events")
+        .header("last-event-id", "0");
+    let mut changes = Changes::open(call);
+    // The first look may find it still starting.
+    while changes.next("state", "exprsn-setup")["status"] != "healthy" {}
+}
