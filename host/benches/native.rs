@@ -13,15 +13,21 @@ pub fn serve() -> SocketAddr {
     let rest = (1..cores).map(|_| listen(address));
     for listener in std::iter::once(first).chain(rest) {
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(accept(tokio::net::TcpListener::from_std(listener).expect("a listener")));
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(accept(
+                tokio::net::TcpListener::from_std(listener).expect("a listener"),
+            ));
         });
     }
     address
 }
 
 fn listen(address: SocketAddr) -> std::net::TcpListener {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    let socket =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
     socket.set_reuse_port(true).expect("SO_REUSEPORT");
     socket.set_nonblocking(true).expect("non-blocking");
     socket.bind(&address.into()).expect("a port");
@@ -35,7 +41,9 @@ async fn accept(listener: tokio::net::TcpListener) {
         stream.set_nodelay(true).expect("TCP");
         let answer = hyper::service::service_fn(|_request| async {
             let body = Full::new(Bytes::from_static(b"{\"message\":\"hello\"}"));
-            let response = http::Response::builder().header("content-type", "application/json").body(body);
+            let response = http::Response::builder()
+                .header("content-type", "application/json")
+                .body(body);
             Ok::<_, Infallible>(response.expect("a response"))
         });
         let connection = hyper::server::conn::http1::Builder::new()

@@ -3,10 +3,10 @@
 //! Everything is measured in one run on one machine, and the load comes from the same machine: ratios mean more than
 //! absolute figures. Subjects that are compared take turns, several rounds of them, and medians are printed.
 
+mod broker;
 #[path = "../tests/all/harness.rs"]
 #[allow(dead_code, reason = "the tests use all of it")]
 mod harness;
-mod broker;
 mod load;
 mod native;
 
@@ -39,9 +39,19 @@ struct Row {
 fn main() {
     let flag = |name: &str| std::env::args().any(|argument| argument == name);
     let effort = if flag("--quick") {
-        Effort { rounds: 3, round: Duration::from_secs(1), followers: 200, jobs: 20_000 }
+        Effort {
+            rounds: 3,
+            round: Duration::from_secs(1),
+            followers: 200,
+            jobs: 20_000,
+        }
     } else {
-        Effort { rounds: 7, round: Duration::from_secs(3), followers: 1_000, jobs: 200_000 }
+        Effort {
+            rounds: 7,
+            round: Duration::from_secs(3),
+            followers: 1_000,
+            jobs: 200_000,
+        }
     };
     let mut rows = Vec::new();
     progress("throughput and calls");
@@ -71,7 +81,10 @@ fn progress(what: &str) {
 
 /// Requests a second and latency: native hyper, a component, a call between two services.
 fn requests(effort: &Effort) -> Vec<Row> {
-    let platform = Platform::start(&Setup { guests: &["hello", "relay"], ..Setup::default() });
+    let platform = Platform::start(&Setup {
+        guests: &["hello", "relay"],
+        ..Setup::default()
+    });
     let native = native::serve();
     let address = |service| platform.origin(service).replace("http://", "");
     let subjects = [
@@ -83,7 +96,12 @@ fn requests(effort: &Effort) -> Vec<Row> {
     let mut latency: [Vec<f64>; 3] = Default::default();
     for _ in 0..effort.rounds {
         for (index, (address, path)) in subjects.iter().enumerate() {
-            let load = |connections| Load { address: address.clone(), path, connections, duration: effort.round };
+            let load = |connections| Load {
+                address: address.clone(),
+                path,
+                connections,
+                duration: effort.round,
+            };
             throughput[index].push(load(CONNECTIONS).run().per_second());
             latency[index].push(load(1).run().median_us());
         }
@@ -91,45 +109,111 @@ fn requests(effort: &Effort) -> Vec<Row> {
     let rate = throughput.map(median);
     let wait = latency.map(median);
     vec![
-        Row { work: "trivial handler", subject: "native hyper", unit: "requests/s", value: rate[0], peer: None },
-        Row { work: "trivial handler", subject: "component", unit: "requests/s", value: rate[1], peer: Some(("native hyper", rate[1] / rate[0])) },
-        Row { work: "handler that calls another service", subject: "two components", unit: "requests/s", value: rate[2], peer: Some(("component", rate[2] / rate[1])) },
-        Row { work: "latency, one connection, median", subject: "native hyper", unit: "µs", value: wait[0], peer: None },
-        Row { work: "latency, one connection, median", subject: "component", unit: "µs", value: wait[1], peer: Some(("native hyper", wait[1] / wait[0])) },
-        Row { work: "service-to-service hop, added at the median", subject: "in process", unit: "µs", value: wait[2] - wait[1], peer: None },
+        Row {
+            work: "trivial handler",
+            subject: "native hyper",
+            unit: "requests/s",
+            value: rate[0],
+            peer: None,
+        },
+        Row {
+            work: "trivial handler",
+            subject: "component",
+            unit: "requests/s",
+            value: rate[1],
+            peer: Some(("native hyper", rate[1] / rate[0])),
+        },
+        Row {
+            work: "handler that calls another service",
+            subject: "two components",
+            unit: "requests/s",
+            value: rate[2],
+            peer: Some(("component", rate[2] / rate[1])),
+        },
+        Row {
+            work: "latency, one connection, median",
+            subject: "native hyper",
+            unit: "µs",
+            value: wait[0],
+            peer: None,
+        },
+        Row {
+            work: "latency, one connection, median",
+            subject: "component",
+            unit: "µs",
+            value: wait[1],
+            peer: Some(("native hyper", wait[1] / wait[0])),
+        },
+        Row {
+            work: "service-to-service hop, added at the median",
+            subject: "in process",
+            unit: "µs",
+            value: wait[2] - wait[1],
+            peer: None,
+        },
     ]
 }
 
 /// From sending a post until the last follower's home timeline and inbox have it.
 fn fan_out(effort: &Effort) -> Row {
-    let platform = Platform::start(&Setup { services: ALL, ..Setup::default() });
+    let platform = Platform::start(&Setup {
+        services: ALL,
+        ..Setup::default()
+    });
     let operator = platform.operator();
     let user = |index: usize| {
         let claims = json!({ "subject": format!("user:bench-{index}"), "resource": "*", "permissions": ["read", "write", "append", "update", "delete"], "expiresIn": 3600 });
-        let answer = platform.call("ca", "POST", "/api/tokens").token(&operator).json(&claims).send().expect_status(201);
+        let answer = platform
+            .call("ca", "POST", "/api/tokens")
+            .token(&operator)
+            .json(&claims)
+            .send()
+            .expect_status(201);
         answer.json()["token"].as_str().expect("a token").to_owned()
     };
     let author = user(0);
     for index in 1..=effort.followers {
-        platform.call("timeline", "PUT", "/api/users/bench-0/follow").token(&user(index)).send();
+        platform
+            .call("timeline", "PUT", "/api/users/bench-0/follow")
+            .token(&user(index))
+            .send();
     }
     let seconds = (0..effort.rounds.min(5)).map(|_| {
         let begun = Instant::now();
-        let post = platform.call("timeline", "POST", "/api/posts").token(&author).json(&json!({ "content": "to all" }));
-        let id = post.send().expect_status(201).json()["id"].as_str().expect("an id").to_owned();
+        let post = platform
+            .call("timeline", "POST", "/api/posts")
+            .token(&author)
+            .json(&json!({ "content": "to all" }));
+        let id = post.send().expect_status(201).json()["id"]
+            .as_str()
+            .expect("an id")
+            .to_owned();
         eventually("everybody has the post", || {
-            let stats = platform.call("pulse", "GET", &format!("/api/stats/posts/{id}")).token(&author).send();
+            let stats = platform
+                .call("pulse", "GET", &format!("/api/stats/posts/{id}"))
+                .token(&author)
+                .send();
             (stats.status == 200 && stats.json()["deliveries"] == effort.followers).then_some(())
         });
         begun.elapsed().as_secs_f64() * 1_000.0
     });
     let value = median(seconds.collect());
-    Row { work: "fan-out of one post to every follower, counted by pulse", subject: "timeline → herald, pulse", unit: "ms", value, peer: None }
+    Row {
+        work: "fan-out of one post to every follower, counted by pulse",
+        subject: "timeline → herald, pulse",
+        unit: "ms",
+        value,
+        peer: None,
+    }
 }
 
 /// From the command to the ready line with all services, and what the host holds at rest.
 fn starts() -> Vec<Row> {
-    let platform = Platform::prepare(&Setup { services: ALL, own_cache: true, ..Setup::default() });
+    let platform = Platform::prepare(&Setup {
+        services: ALL,
+        own_cache: true,
+        ..Setup::default()
+    });
     let timed = || {
         let begun = Instant::now();
         platform.restart();
@@ -140,16 +224,42 @@ fn starts() -> Vec<Row> {
     let warm = timed();
     let resident = resident_mib(platform.pid());
     vec![
-        Row { work: "start of everything", subject: "without cache", unit: "s", value: cold, peer: None },
-        Row { work: "start of everything", subject: "with cache", unit: "s", value: warm, peer: Some(("without cache", warm / cold)) },
-        Row { work: "memory at rest", subject: "all services", unit: "MiB", value: resident, peer: None },
+        Row {
+            work: "start of everything",
+            subject: "without cache",
+            unit: "s",
+            value: cold,
+            peer: None,
+        },
+        Row {
+            work: "start of everything",
+            subject: "with cache",
+            unit: "s",
+            value: warm,
+            peer: Some(("without cache", warm / cold)),
+        },
+        Row {
+            work: "memory at rest",
+            subject: "all services",
+            unit: "MiB",
+            value: resident,
+            peer: None,
+        },
     ]
 }
 
 fn resident_mib(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the host runs on Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel tells it");
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    let status =
+        std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the host runs on Linux");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("the kernel tells it");
+    let kib: f64 = line
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number");
     kib / 1_024.0
 }
 
@@ -162,9 +272,17 @@ fn print_table(rows: &[Row]) {
     println!("| work | subject | median | compared |\n|---|---|---:|---|");
     for row in rows {
         let digits = if row.value < 100.0 { 2 } else { 0 };
-        let compared = row.peer.map(|(peer, ratio)| format!("{ratio:.2} × {peer}")).unwrap_or_default();
-        println!("| {} | {} | {:.digits$} {} | {compared} |", row.work, row.subject, row.value, row.unit);
+        let compared = row
+            .peer
+            .map(|(peer, ratio)| format!("{ratio:.2} × {peer}"))
+            .unwrap_or_default();
+        println!(
+            "| {} | {} | {:.digits$} {} | {compared} |",
+            row.work, row.subject, row.value, row.unit
+        );
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    println!("\n{cores} cores, shared with the load generator; {CONNECTIONS} connections for throughput.");
+    println!(
+        "\n{cores} cores, shared with the load generator; {CONNECTIONS} connections for throughput."
+    );
 }

@@ -4,7 +4,8 @@
 //! Only scope (which queue, which topic, which host) is checked at call time.
 
 use crate::{
-    ca::Authority, config::PlatformConfig, manifest::Manifest, name::ServiceName, store::StoreState, telemetry::Metrics,
+    ca::Authority, config::PlatformConfig, manifest::Manifest, name::ServiceName,
+    store::StoreState, telemetry::Metrics,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{future::Future, path::PathBuf, sync::Arc};
@@ -54,7 +55,11 @@ pub trait Capability: Sized + Send + Sync + 'static {
     fn link(linker: &mut Linker<StoreState>, grant: &Self::Grant) -> Result<()>;
 
     /// Prepares what a service version uses through its stores, once when it is loaded.
-    fn lend(&self, borrower: &Borrower<'_>, grant: &Self::Grant) -> impl Future<Output = Result<Self::Lent>> + Send;
+    fn lend(
+        &self,
+        borrower: &Borrower<'_>,
+        grant: &Self::Grant,
+    ) -> impl Future<Output = Result<Self::Lent>> + Send;
 }
 
 macro_rules! capabilities {

@@ -17,14 +17,22 @@ use std::{
     process::Stdio,
 };
 use wasmparser::{Parser, Payload};
-use wasmtime::{Engine, Result, bail, component::Component, ensure, error::Context as _, format_err};
+use wasmtime::{
+    Engine, Result, bail, component::Component, ensure, error::Context as _, format_err,
+};
 
 /// Largest component file, in bytes.
 pub const COMPONENT_BYTES_MAX: u64 = 128 << 20;
 
 /// Interfaces that std always imports, linked with nothing behind them, and the types of HTTP.
-const BASELINE: &[&str] =
-    &["wasi:cli/", "wasi:clocks/", "wasi:io/", "wasi:random/", "wasi:filesystem/", "wasi:http/types@"];
+const BASELINE: &[&str] = &[
+    "wasi:cli/",
+    "wasi:clocks/",
+    "wasi:io/",
+    "wasi:random/",
+    "wasi:filesystem/",
+    "wasi:http/types@",
+];
 
 const MAC_BYTES: usize = 32;
 
@@ -45,10 +53,17 @@ pub struct ComponentFile {
 impl ComponentFile {
     /// Reads a component with its embedded manifest and migrations. The error names the file and what is wrong with it.
     pub fn read(path: &Path) -> Result<Self> {
-        let size = fs::metadata(path).map(|meta| meta.len()).map_err(|error| missing(path, &error))?;
-        ensure!(size <= COMPONENT_BYTES_MAX, "component `{}` is larger than {COMPONENT_BYTES_MAX} bytes", path.display());
+        let size = fs::metadata(path)
+            .map(|meta| meta.len())
+            .map_err(|error| missing(path, &error))?;
+        ensure!(
+            size <= COMPONENT_BYTES_MAX,
+            "component `{}` is larger than {COMPONENT_BYTES_MAX} bytes",
+            path.display()
+        );
         let bytes = fs::read(path).map_err(|error| missing(path, &error))?;
-        Self::parse(path, bytes).with_context(|| format!("component `{}` cannot be used", path.display()))
+        Self::parse(path, bytes)
+            .with_context(|| format!("component `{}` cannot be used", path.display()))
     }
 
     fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
@@ -56,7 +71,8 @@ impl ComponentFile {
         let manifest = sections.manifest.ok_or_else(|| {
             format_err!("it has no `{MANIFEST_SECTION}` section; build it with `cargo xtask build-components`")
         })?;
-        let manifest = Manifest::parse(&manifest).map_err(|error| format_err!("its component.toml is not valid: {error}"))?;
+        let manifest = Manifest::parse(&manifest)
+            .map_err(|error| format_err!("its component.toml is not valid: {error}"))?;
         let migrations = match sections.migrations {
             Some(json) => serde_json::from_str(&json).context("its migrations cannot be read")?,
             None => Migrations::default(),
@@ -87,21 +103,33 @@ impl ComponentFile {
         }
         let unused = asked.iter().find(|name| !self.uses(name));
         if let Some(name) = unused {
-            bail!("it asks for [grants.{name}] in its component.toml but imports nothing of it: remove the grant");
+            bail!(
+                "it asks for [grants.{name}] in its component.toml but imports nothing of it: remove the grant"
+            );
         }
         Ok(())
     }
 
     /// Whether the component makes use of a capability: an import, an export that it triggers, or `sql`'s outbox.
     fn uses(&self, name: &str) -> bool {
-        let imported = |name| self.imports.iter().any(|import| capability::of_import(import) == Some(name));
-        let exported = self.exports.iter().any(|export| capability::of_import(export) == Some(name));
+        let imported = |name| {
+            self.imports
+                .iter()
+                .any(|import| capability::of_import(import) == Some(name))
+        };
+        let exported = self
+            .exports
+            .iter()
+            .any(|export| capability::of_import(export) == Some(name));
         imported(name) || exported || (matches!(name, "queue" | "events") && imported("sql"))
     }
 }
 
 fn missing(path: &Path, error: &std::io::Error) -> wasmtime::Error {
-    format_err!("cannot read component `{}`: {error}; build it with `cargo xtask build-components`", path.display())
+    format_err!(
+        "cannot read component `{}`: {error}; build it with `cargo xtask build-components`",
+        path.display()
+    )
 }
 
 fn is_baseline(import: &str) -> bool {
@@ -127,7 +155,9 @@ impl Sections {
         let mut sections = Self::default();
         let mut depth = 0u32;
         for payload in Parser::new(0).parse_all(bytes) {
-            let payload = payload.map_err(|error| format_err!("it is not a WebAssembly component, or corrupt: {error}"))?;
+            let payload = payload.map_err(|error| {
+                format_err!("it is not a WebAssembly component, or corrupt: {error}")
+            })?;
             match payload {
                 Payload::Version { encoding, .. } if depth == 0 => {
                     ensure!(
@@ -147,21 +177,29 @@ impl Sections {
     fn take(&mut self, payload: Payload<'_>) -> Result<()> {
         match payload {
             Payload::CustomSection(section) if section.name() == MANIFEST_SECTION => {
-                ensure!(self.manifest.is_none(), "it has two `{MANIFEST_SECTION}` sections");
+                ensure!(
+                    self.manifest.is_none(),
+                    "it has two `{MANIFEST_SECTION}` sections"
+                );
                 self.manifest = Some(text(section.data(), MANIFEST_SECTION)?);
             }
             Payload::CustomSection(section) if section.name() == MIGRATIONS_SECTION => {
-                ensure!(self.migrations.is_none(), "it has two `{MIGRATIONS_SECTION}` sections");
+                ensure!(
+                    self.migrations.is_none(),
+                    "it has two `{MIGRATIONS_SECTION}` sections"
+                );
                 self.migrations = Some(text(section.data(), MIGRATIONS_SECTION)?);
             }
             Payload::ComponentImportSection(imports) => {
                 for import in imports {
-                    self.imports.push(import.context("reading imports")?.name.name.to_owned());
+                    self.imports
+                        .push(import.context("reading imports")?.name.name.to_owned());
                 }
             }
             Payload::ComponentExportSection(exports) => {
                 for export in exports {
-                    self.exports.push(export.context("reading exports")?.name.name.to_owned());
+                    self.exports
+                        .push(export.context("reading exports")?.name.name.to_owned());
                 }
             }
             _ => {}
@@ -171,7 +209,8 @@ impl Sections {
 }
 
 fn text(data: &[u8], section: &str) -> Result<String> {
-    let text = std::str::from_utf8(data).with_context(|| format!("its `{section}` section is not UTF-8"))?;
+    let text = std::str::from_utf8(data)
+        .with_context(|| format!("its `{section}` section is not UTF-8"))?;
     Ok(text.to_owned())
 }
 
@@ -186,17 +225,32 @@ pub struct Cache {
 impl Cache {
     /// Opens (or makes) the cache folder and its key.
     pub fn open(folder: &Path, engine: &Engine) -> Result<Self> {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("cannot create `{}`; is the data directory writable?", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| {
+            format!(
+                "cannot create `{}`; is the data directory writable?",
+                folder.display()
+            )
+        })?;
         let key = secret_file(&folder.join("key"))?;
         let mut hasher = std::hash::DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        Ok(Self { folder: folder.to_owned(), key: hmac::Key::new(hmac::HMAC_SHA256, &key), compatibility: hasher.finish() })
+        Ok(Self {
+            folder: folder.to_owned(),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            compatibility: hasher.finish(),
+        })
     }
 
     /// The component, from the cache or compiled by a process of its own. Says whether it was in the cache.
-    pub async fn get(&self, engine: &Engine, file: &ComponentFile, config: &PlatformConfig) -> Result<(Component, bool)> {
-        let path = self.folder.join(format!("{}-{:016x}.cwasm", file.digest, self.compatibility));
+    pub async fn get(
+        &self,
+        engine: &Engine,
+        file: &ComponentFile,
+        config: &PlatformConfig,
+    ) -> Result<(Component, bool)> {
+        let path = self
+            .folder
+            .join(format!("{}-{:016x}.cwasm", file.digest, self.compatibility));
         if let Some(component) = self.load(engine, &path)? {
             return Ok((component, true));
         }
@@ -207,7 +261,12 @@ impl Cache {
         sealed.extend_from_slice(&code);
         write_atomically(&path, &sealed)?;
         let component = self.load(engine, &path)?;
-        Ok((component.context("the compiled code was not found in the cache right after it was written")?, false))
+        Ok((
+            component.context(
+                "the compiled code was not found in the cache right after it was written",
+            )?,
+            false,
+        ))
     }
 
     /// Loads a cached file; none if there is none or it is not authentic (which is logged, and compiled anew).
@@ -227,7 +286,10 @@ impl Cache {
 }
 
 /// Loads machine code that the caller has authenticated.
-#[allow(unsafe_code, reason = "the one place that needs it: loading authenticated precompiled code")]
+#[allow(
+    unsafe_code,
+    reason = "the one place that needs it: loading authenticated precompiled code"
+)]
 fn deserialize_authenticated(engine: &Engine, code: &[u8]) -> Result<Component> {
     // SAFETY: `Component::deserialize` runs whatever machine code it is given, so the code must come from
     // `Engine::precompile_component` unchanged. The only caller has just verified an HMAC-SHA256 over exactly these
@@ -240,7 +302,11 @@ fn deserialize_authenticated(engine: &Engine, code: &[u8]) -> Result<Component> 
 /// Reads a secret of 32 bytes, or makes it with mode 0600.
 fn secret_file(path: &Path) -> Result<Vec<u8>> {
     if let Ok(key) = fs::read(path) {
-        ensure!(key.len() == MAC_BYTES, "`{}` is not a key of {MAC_BYTES} bytes; remove the folder", path.display());
+        ensure!(
+            key.len() == MAC_BYTES,
+            "`{}` is not a key of {MAC_BYTES} bytes; remove the folder",
+            path.display()
+        );
         return Ok(key);
     }
     let mut key = vec![0; MAC_BYTES];
@@ -253,12 +319,21 @@ fn secret_file(path: &Path) -> Result<Vec<u8>> {
 fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = path.with_extension(format!("tmp-{}", uuid::Uuid::new_v4().simple()));
     let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     };
-    write().with_context(|| format!("cannot write `{}`; is the data directory writable?", path.display()))
+    write().with_context(|| {
+        format!(
+            "cannot write `{}`; is the data directory writable?",
+            path.display()
+        )
+    })
 }
 
 /// Compiles in a child process: wasmtime keeps the compiler's memory for the engine's life, and a hostile component
@@ -268,7 +343,10 @@ async fn compile_in_child(file: &ComponentFile, config: &PlatformConfig) -> Resu
     let program = std::env::current_exe().context("finding this program's own file")?;
     let mut child = tokio::process::Command::new(program)
         .arg("compile")
-        .args(["--memory-bytes-max", &config.compile_memory_bytes_max.to_string()])
+        .args([
+            "--memory-bytes-max",
+            &config.compile_memory_bytes_max.to_string(),
+        ])
         .args(["--cpu-s-max", &config.compile_cpu_s_max.to_string()])
         .env_clear()
         .stdin(Stdio::piped())
@@ -286,9 +364,16 @@ async fn compile_in_child(file: &ComponentFile, config: &PlatformConfig) -> Resu
         let _ = input.write_all(&file.bytes).await;
         drop(input);
     };
-    let (_, read, _) = tokio::join!(feed, output.read_to_end(&mut code), errors.read_to_string(&mut message));
+    let (_, read, _) = tokio::join!(
+        feed,
+        output.read_to_end(&mut code),
+        errors.read_to_string(&mut message)
+    );
     read.context("reading the compiled code")?;
-    let status = child.wait().await.context("waiting for the compiling process")?;
+    let status = child
+        .wait()
+        .await
+        .context("waiting for the compiling process")?;
     ensure!(
         status.success(),
         "{}",
@@ -307,13 +392,25 @@ pub fn compile_stdin_to_stdout(memory_bytes_max: u64, cpu_s_max: u64) -> Result<
     use rustix::process::{Resource, Rlimit, setrlimit};
     use std::io::Read as _;
     let bound = |resource, value| {
-        setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) }).context("bounding the compiling process")
+        setrlimit(
+            resource,
+            Rlimit {
+                current: Some(value),
+                maximum: Some(value),
+            },
+        )
+        .context("bounding the compiling process")
     };
     bound(Resource::As, memory_bytes_max)?;
     bound(Resource::Cpu, cpu_s_max)?;
     bound(Resource::Core, 0)?;
     let mut bytes = Vec::new();
-    std::io::stdin().take(COMPONENT_BYTES_MAX).read_to_end(&mut bytes).context("reading the component")?;
+    std::io::stdin()
+        .take(COMPONENT_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .context("reading the component")?;
     let code = crate::engine::compiling()?.precompile_component(&bytes)?;
-    std::io::stdout().write_all(&code).context("writing the compiled code")
+    std::io::stdout()
+        .write_all(&code)
+        .context("writing the compiled code")
 }

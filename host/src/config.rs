@@ -180,30 +180,43 @@ impl Limits {
         for (key, value) in layers.iter().flat_map(|table| table.iter()) {
             merged.insert(key.clone(), value.clone());
         }
-        merged.try_into().map_err(|error: toml::de::Error| format!("[limits]: {}", error.message()))
+        merged
+            .try_into()
+            .map_err(|error: toml::de::Error| format!("[limits]: {}", error.message()))
     }
 }
 
 impl Config {
     /// Reads a `platform.toml`. The error names the file, the line and what is wrong with it.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format_err!("cannot read `{}`: {error}; name another file with --config", path.display()))?;
-        Self::parse(&text).with_context(|| format!("configuration `{}` is not valid", path.display()))
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            format_err!(
+                "cannot read `{}`: {error}; name another file with --config",
+                path.display()
+            )
+        })?;
+        Self::parse(&text)
+            .with_context(|| format!("configuration `{}` is not valid", path.display()))
     }
 
     /// Parses the text of a `platform.toml`.
     pub fn parse(text: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text).map_err(|error| format_err!("{}", error.to_string().trim_end()))?;
+        let config: Self = toml::from_str(text)
+            .map_err(|error| format_err!("{}", error.to_string().trim_end()))?;
         Limits::layered(&[&config.limits]).map_err(|error| format_err!("{error}"))?;
         for (name, service) in &config.service {
-            if let Some(unknown) = service.grants.keys().find(|key| !crate::capability::NAMES.contains(&key.as_str())) {
+            if let Some(unknown) = service
+                .grants
+                .keys()
+                .find(|key| !crate::capability::NAMES.contains(&key.as_str()))
+            {
                 return Err(format_err!(
                     "[service.{name}] grants: `{unknown}` is no capability; there are: {}",
                     crate::capability::NAMES.join(", ")
                 ));
             }
-            Limits::layered(&[&service.limits]).map_err(|error| format_err!("[service.{name}] {error}"))?;
+            Limits::layered(&[&service.limits])
+                .map_err(|error| format_err!("[service.{name}] {error}"))?;
         }
         Ok(config)
     }
@@ -212,10 +225,14 @@ impl Config {
     pub fn select(&mut self, names: &[String]) -> Result<()> {
         let mut wanted = Vec::new();
         for name in names {
-            let name = ServiceName::parse_short(name.trim()).map_err(|error| format_err!("{error}"))?;
+            let name =
+                ServiceName::parse_short(name.trim()).map_err(|error| format_err!("{error}"))?;
             if !self.service.contains_key(&name) {
                 let known: Vec<_> = self.service.keys().map(ServiceName::short).collect();
-                return Err(format_err!("service `{name}` is not in platform.toml; there are: {}", known.join(", ")));
+                return Err(format_err!(
+                    "service `{name}` is not in platform.toml; there are: {}",
+                    known.join(", ")
+                ));
             }
             wanted.push(name);
         }
@@ -237,15 +254,25 @@ mod tests {
         check("[platform]\nlisten_on = 1", "listen_on");
         check("[platform]\ncores = \"two\"", "cores");
         check("[limits]\nmemory = 1", "memory");
-        check("[service.exprsn-a]\ncomponent = \"a\"\ngrants = { sqll = \"as-requested\" }", "sqll");
-        check("[service.exprsn-a]\ncomponent = \"a\"\ngrants = { sql = \"yes\" }", "as-requested");
+        check(
+            "[service.exprsn-a]\ncomponent = \"a\"\ngrants = { sqll = \"as-requested\" }",
+            "sqll",
+        );
+        check(
+            "[service.exprsn-a]\ncomponent = \"a\"\ngrants = { sql = \"yes\" }",
+            "as-requested",
+        );
         check("[service.Bad]\ncomponent = \"a\"", "Bad");
     }
 
     #[test]
     fn later_layers_of_limits_win() {
         let table = |text: &str| text.parse::<toml::Table>().unwrap();
-        let limits = Limits::layered(&[&table("wall_ms_max = 1\ncpu_ms_max = 2"), &table("wall_ms_max = 3")]).unwrap();
+        let limits = Limits::layered(&[
+            &table("wall_ms_max = 1\ncpu_ms_max = 2"),
+            &table("wall_ms_max = 3"),
+        ])
+        .unwrap();
         assert_eq!((limits.wall_ms_max, limits.cpu_ms_max), (3, 2));
     }
 }

@@ -1,7 +1,11 @@
 //! One current-thread runtime for each core: a request, its calls and its instances stay on theirs.
 
 use crate::mesh;
-use std::{future::Future, sync::atomic::{AtomicUsize, Ordering::Relaxed}, thread::JoinHandle};
+use std::{
+    future::Future,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    thread::JoinHandle,
+};
 use tokio::{runtime::Handle, sync::oneshot};
 use wasmtime::{Result, error::Context as _};
 
@@ -23,7 +27,10 @@ impl Cores {
         let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let count = if count == 0 { available } else { count };
         let cores = (0..count).map(start_core).collect::<Result<_>>()?;
-        Ok(Self { cores, next: AtomicUsize::new(0) })
+        Ok(Self {
+            cores,
+            next: AtomicUsize::new(0),
+        })
     }
 
     /// How many there are.
@@ -63,7 +70,11 @@ fn start_core(index: usize) -> Result<Core> {
             let _ = runtime.block_on(stopped);
         })
         .with_context(|| format!("starting the thread of core {index}"))?;
-    Ok(Core { handle, stop: Some(stop), thread: Some(thread) })
+    Ok(Core {
+        handle,
+        stop: Some(stop),
+        thread: Some(thread),
+    })
 }
 
 impl Drop for Cores {

@@ -1,7 +1,10 @@
 //! The wasmtime engine: one for the host, one of the same settings in each process that compiles.
 
 use std::time::Duration;
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Result, error::Context as _};
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Result,
+    error::Context as _,
+};
 
 /// How often the epoch advances, in milliseconds; the resolution of `cpu_ms_max`.
 pub const EPOCH_TICK_MS: u64 = 10;
@@ -34,7 +37,11 @@ pub fn compiling() -> Result<Engine> {
 }
 
 /// The engine that runs services, with a pool of `instances_max` instances of up to `memory_bytes_max` each.
-pub fn running(instances_max: u32, memory_bytes_max: usize, table_elements_max: usize) -> Result<Engine> {
+pub fn running(
+    instances_max: u32,
+    memory_bytes_max: usize,
+    table_elements_max: usize,
+) -> Result<Engine> {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(instances_max)
         .total_core_instances(instances_max.saturating_mul(4))

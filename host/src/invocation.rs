@@ -37,7 +37,14 @@ pub enum Permission {
 
 impl Permission {
     /// All of them, in the order of their bits.
-    pub const ALL: [Self; 6] = [Self::Read, Self::Write, Self::Append, Self::Update, Self::Delete, Self::Admin];
+    pub const ALL: [Self; 6] = [
+        Self::Read,
+        Self::Write,
+        Self::Append,
+        Self::Update,
+        Self::Delete,
+        Self::Admin,
+    ];
 
     /// The name in tokens and manifests.
     pub fn as_str(self) -> &'static str {
@@ -53,7 +60,9 @@ impl Permission {
 
     /// The permission called `name`.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|permission| permission.as_str() == name)
+        Self::ALL
+            .into_iter()
+            .find(|permission| permission.as_str() == name)
     }
 }
 
@@ -81,7 +90,9 @@ impl Permissions {
 
     /// The members, in the order of [`Permission::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Permission> {
-        Permission::ALL.into_iter().filter(move |permission| self.contains(*permission))
+        Permission::ALL
+            .into_iter()
+            .filter(move |permission| self.contains(*permission))
     }
 }
 
@@ -93,7 +104,9 @@ impl FromIterator<Permission> for Permissions {
 
 impl fmt::Debug for Permissions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.iter().map(Permission::as_str)).finish()
+        f.debug_set()
+            .entries(self.iter().map(Permission::as_str))
+            .finish()
     }
 }
 
@@ -105,7 +118,9 @@ impl Serialize for Permissions {
 
 impl<'de> Deserialize<'de> for Permissions {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Vec::<Permission>::deserialize(deserializer)?.into_iter().collect())
+        Ok(Vec::<Permission>::deserialize(deserializer)?
+            .into_iter()
+            .collect())
     }
 }
 
@@ -153,7 +168,9 @@ impl Principal {
     /// A client that presented nothing.
     pub fn anonymous() -> Arc<Self> {
         static ANONYMOUS: std::sync::OnceLock<Arc<Principal>> = std::sync::OnceLock::new();
-        ANONYMOUS.get_or_init(|| Arc::new(Self::bare(PrincipalKind::Anonymous, ""))).clone()
+        ANONYMOUS
+            .get_or_init(|| Arc::new(Self::bare(PrincipalKind::Anonymous, "")))
+            .clone()
     }
 
     /// The service `name` itself, which has what its grants give it and no token.
@@ -189,33 +206,57 @@ pub struct TraceContext {
 impl TraceContext {
     /// A new trace with random ids.
     pub fn new_root() -> Self {
-        Self { trace_id: rand::random::<u128>() | 1, span_id: rand::random::<u64>() | 1, sampled: true }
+        Self {
+            trace_id: rand::random::<u128>() | 1,
+            span_id: rand::random::<u64>() | 1,
+            sampled: true,
+        }
     }
 
     /// The same trace with a new span.
     pub fn child(self) -> Self {
-        Self { span_id: rand::random::<u64>() | 1, ..self }
+        Self {
+            span_id: rand::random::<u64>() | 1,
+            ..self
+        }
     }
 
     /// Parses a `traceparent` header (version 00, and later versions by their first fields).
     pub fn parse(header: &str) -> Option<Self> {
         let mut parts = header.trim().split('-');
-        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let shaped = version.len() == 2 && version != "ff" && trace.len() == 32 && span.len() == 16 && flags.len() == 2;
+        let (version, trace, span, flags) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let shaped = version.len() == 2
+            && version != "ff"
+            && trace.len() == 32
+            && span.len() == 16
+            && flags.len() == 2;
         let rest_allowed = version != "00" || parts.next().is_none();
-        let hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let hex = |text: &str| {
+            text.bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        };
         if !shaped || !rest_allowed || ![version, trace, span, flags].into_iter().all(hex) {
             return None;
         }
         let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
         let span_id = u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
         let flags = u8::from_str_radix(flags, 16).ok()?;
-        Some(Self { trace_id, span_id, sampled: flags & 1 == 1 })
+        Some(Self {
+            trace_id,
+            span_id,
+            sampled: flags & 1 == 1,
+        })
     }
 
     /// The `traceparent` header.
     pub fn to_header(self) -> String {
-        format!("00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))
+        format!(
+            "00-{:032x}-{:016x}-{:02x}",
+            self.trace_id,
+            self.span_id,
+            u8::from(self.sampled)
+        )
     }
 }
 

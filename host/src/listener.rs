@@ -3,6 +3,7 @@
 //! Requests from clients and calls from other services meet in [`enter`]: there is one way in.
 
 use crate::{
+    ca::Denial,
     clock,
     invocation::{Invocation, Permissions, Principal, TraceContext, Trigger},
     manifest::{Access, Route, RouteMatch},
@@ -36,6 +37,10 @@ use wasmtime_wasi_http::{
 
 /// Connections that wait in the kernel to be accepted.
 const BACKLOG: i32 = 1_024;
+
+/// Bytes of a refused request's body that are still read, and for how long.
+const LINGER_BYTES_MAX: usize = 16 << 20;
+const LINGER_MAX: Duration = Duration::from_secs(2);
 
 /// In whose right a request is made.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +83,11 @@ pub fn probe(address: SocketAddr, service: &ServiceName) -> Result<()> {
 
 fn bind(address: SocketAddr, shared: bool) -> std::io::Result<std::net::TcpListener> {
     use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if shared {
         socket.set_reuse_port(true)?;
@@ -106,7 +115,11 @@ pub async fn accept(
     let connections = Arc::new(Semaphore::new(settings.connections_max));
     let graceful = GracefulShutdown::new();
     loop {
-        let permit = connections.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let permit = connections
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
@@ -127,9 +140,19 @@ pub async fn accept(
             async move { Ok::<_, Infallible>(from_client(&mesh, &service, request, peer.ip()).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(settings.header_read_max);
-        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(200);
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), respond).into_owned());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(settings.header_read_max);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(200);
+        let connection = graceful.watch(
+            builder
+                .serve_connection(TokioIo::new(stream), respond)
+                .into_owned(),
+        );
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%peer, error, "a connection ended with an error");
@@ -141,7 +164,12 @@ pub async fn accept(
 }
 
 /// A client's request: who it is, then in.
-async fn from_client(mesh: &Arc<Mesh>, service: &Arc<Service>, request: http::Request<Incoming>, peer: IpAddr) -> Response {
+async fn from_client(
+    mesh: &Arc<Mesh>,
+    service: &Arc<Service>,
+    request: http::Request<Incoming>,
+    peer: IpAddr,
+) -> Response {
     let trace = request
         .headers()
         .get("traceparent")
@@ -166,7 +194,13 @@ async fn identified(
     trace: TraceContext,
 ) -> Result<Response, Problem> {
     let mut request = absolute(request)?;
-    let caller = identify(mesh, service, &mut request).await?;
+    let caller = match identify(mesh, service, &mut request).await {
+        Ok(caller) => caller,
+        Err(problem) => {
+            linger(request.map(incoming)).await;
+            return Err(problem);
+        }
+    };
     let user = (!caller.is_anonymous()).then(|| caller.clone());
     let arrival = Arrival {
         caller,
@@ -188,13 +222,18 @@ fn incoming(body: Incoming) -> wasmtime_wasi_http::WasiBody {
 /// Gives the request an absolute URI from its authority (absolute form, HTTP/2) or Host header, which must not differ.
 fn absolute(request: http::Request<Incoming>) -> Result<http::Request<Incoming>, Problem> {
     let (mut parts, body) = request.into_parts();
-    let host = parts.headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default().to_owned());
+    let host = parts
+        .headers
+        .get(header::HOST)
+        .map(|host| host.to_str().unwrap_or_default().to_owned());
     if parts.headers.get_all(header::HOST).iter().count() > 1 {
         return Err(bad_request("the request has several Host headers"));
     }
     let authority = match (parts.uri.authority(), host) {
         (Some(authority), Some(host)) if authority.as_str() != host => {
-            return Err(bad_request("the request's target and its Host header name different authorities"));
+            return Err(bad_request(
+                "the request's target and its Host header name different authorities",
+            ));
         }
         (Some(authority), _) => authority.to_string(),
         (None, Some(host)) => host,
@@ -250,36 +289,118 @@ fn bearer(value: &str) -> Option<&str> {
 }
 
 /// The one way into a service: route, right, bounds, then the pool of instances.
-pub async fn enter(mesh: &Mesh, service: &Arc<Service>, request: Request, arrival: Arrival) -> Response {
+pub async fn enter(
+    mesh: &Mesh,
+    service: &Arc<Service>,
+    request: Request,
+    arrival: Arrival,
+) -> Response {
     match admitted(mesh, service, request, arrival).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     }
 }
 
-async fn admitted(mesh: &Mesh, service: &Arc<Service>, request: Request, arrival: Arrival) -> Result<Response, Problem> {
-    let version = service.live().ok_or_else(|| not_live(service))?;
+async fn admitted(
+    mesh: &Mesh,
+    service: &Arc<Service>,
+    request: Request,
+    arrival: Arrival,
+) -> Result<Response, Problem> {
+    let version = service.live().ok_or_else(|| not_live(service));
+    let checked = version.and_then(|version| {
+        check(mesh, service, &version, &request, &arrival).map(|way| (version, way))
+    });
+    let (version, way) = match checked {
+        Ok(checked) => checked,
+        Err(problem) => {
+            linger(request).await;
+            return Err(problem);
+        }
+    };
+    let request = bound(request, way.body_bytes_max);
+    let invocation = invocation(&version, arrival);
+    Ok(pool::handle(
+        &version,
+        mesh::current_core(),
+        invocation,
+        request,
+        way.bounds,
+    )
+    .await)
+}
+
+/// How an admitted request is bounded.
+struct Way {
+    bounds: Bounds,
+    body_bytes_max: u64,
+}
+
+/// Finds the route, asks for its right, and compares the declared length of the body with its limit.
+fn check(
+    mesh: &Mesh,
+    service: &Service,
+    version: &Version,
+    request: &Request,
+    arrival: &Arrival,
+) -> Result<Way, Problem> {
     let (method, path) = (request.method().as_str(), request.uri().path());
     let route = match version.routes.find(method, path) {
         RouteMatch::Found(route) => route,
         RouteMatch::OtherMethods(allowed) => return Err(other_methods(method, path, &allowed)),
         RouteMatch::Nothing => {
-            let detail = format!("{} has no route {path}; its routes are in /openapi.json", service.name);
+            let detail = format!(
+                "{} has no route {path}; its routes are in /openapi.json",
+                service.name
+            );
             return Err(Problem::new(StatusCode::NOT_FOUND, "no-route", detail));
         }
     };
-    authorise(mesh, service, route, &arrival, method, path)?;
+    authorise(mesh, service, route, arrival, method, path)?;
     let limits = &version.context.limits;
-    let request = bound(request, route.body_bytes_max.unwrap_or(limits.body_bytes_max))?;
-    let bounds = Bounds { stream: route.stream, response_bytes_max: limits.response_bytes_max };
-    let invocation = invocation(&version, arrival);
-    Ok(pool::handle(&version, mesh::current_core(), invocation, request, bounds).await)
+    let body_bytes_max = route.body_bytes_max.unwrap_or(limits.body_bytes_max);
+    if request.body().size_hint().lower() > body_bytes_max {
+        let detail = format!("the body is larger than {body_bytes_max} bytes");
+        return Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body-too-large",
+            detail,
+        ));
+    }
+    let bounds = Bounds {
+        stream: route.stream,
+        response_bytes_max: limits.response_bytes_max,
+    };
+    Ok(Way {
+        bounds,
+        body_bytes_max,
+    })
+}
+
+/// Reads on for a while what a client still sends, so that it comes to read why it was refused.
+async fn linger(request: Request) {
+    if request.headers().contains_key(header::EXPECT) {
+        return;
+    }
+    let mut body = request.into_body();
+    let read = async {
+        let mut read = 0;
+        while read < LINGER_BYTES_MAX
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            read += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    // What takes longer is cut off: the answer is worth no more than this.
+    let _ = tokio::time::timeout(LINGER_MAX, read).await;
 }
 
 fn not_live(service: &Service) -> Problem {
     let (state, reason) = service.state();
     let detail = match reason {
-        Some(reason) if state != State::Live => format!("{} is {}: {reason}", service.name, state.as_str()),
+        Some(reason) if state != State::Live => {
+            format!("{} is {}: {reason}", service.name, state.as_str())
+        }
         _ => format!("{} is {}", service.name, state.as_str()),
     };
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-live", detail).retry_after(1)
@@ -290,7 +411,11 @@ fn other_methods(method: &str, path: &str, allowed: &[&str]) -> Problem {
     let problem = if method == "OPTIONS" {
         Problem::new(StatusCode::NO_CONTENT, "options", "")
     } else {
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", format!("{path} allows {allow}, not {method}"))
+        Problem::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            format!("{path} allows {allow}, not {method}"),
+        )
     };
     problem.with_header(header::ALLOW, allow)
 }
@@ -324,29 +449,34 @@ fn authorise(
             };
             mesh.authority
                 .authorise(principal, &service.name, path, permission)
-                .map_err(|denial| denied(denial.to_string()))
+                .map_err(|denial| match denial {
+                    Denial::Path(_) => bad_request(&denial.to_string()),
+                    other => denied(other.to_string()),
+                })
         }
     }
 }
 
 fn unauthenticated(method: &str, path: &str, needs: &str) -> Problem {
-    let detail = format!("{method} {path} needs a token with `{needs}`: send it as `Authorization: Bearer <token>`");
+    let detail = format!(
+        "{method} {path} needs a token with `{needs}`: send it as `Authorization: Bearer <token>`"
+    );
     Problem::new(StatusCode::UNAUTHORIZED, "token-missing", detail)
         .with_header(header::WWW_AUTHENTICATE, "Bearer realm=\"exprsn\"")
 }
 
-/// Bounds the request's body: at once where its length is declared, else while it arrives.
-fn bound(request: Request, bytes_max: u64) -> Result<Request, Problem> {
-    let hint = request.body().size_hint();
-    if hint.lower() > bytes_max {
-        let detail = format!("the body is larger than {bytes_max} bytes");
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail));
-    }
-    if hint.upper().is_some_and(|upper| upper <= bytes_max) {
-        return Ok(request);
+/// Bounds a body whose length is not known while it arrives.
+fn bound(request: Request, bytes_max: u64) -> Request {
+    if request
+        .body()
+        .size_hint()
+        .upper()
+        .is_some_and(|upper| upper <= bytes_max)
+    {
+        return request;
     }
     let max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-    Ok(request.map(|body| Limited::new(body, max).map_err(limit_error).boxed_unsync()))
+    request.map(|body| Limited::new(body, max).map_err(limit_error).boxed_unsync())
 }
 
 fn limit_error(error: Box<dyn std::error::Error + Send + Sync>) -> HttpError {
@@ -361,7 +491,12 @@ fn limit_error(error: Box<dyn std::error::Error + Send + Sync>) -> HttpError {
 
 fn invocation(version: &Version, arrival: Arrival) -> Arc<Invocation> {
     let wall = Duration::from_millis(version.context.limits.wall_ms_max);
-    let path = arrival.path.iter().chain([&version.context.name]).cloned().collect();
+    let path = arrival
+        .path
+        .iter()
+        .chain([&version.context.name])
+        .cloned()
+        .collect();
     Arc::new(Invocation {
         trigger: arrival.trigger,
         caller: arrival.caller,
@@ -376,8 +511,12 @@ fn invocation(version: &Version, arrival: Arrival) -> Arc<Invocation> {
 /// Calls a route of a service as the host itself, for health checks. Needs no right.
 pub async fn internal_get(version: &Arc<Version>, path: &str) -> (StatusCode, Bytes) {
     let uri = format!("http://{}{path}", version.context.name);
-    let body = http_body_util::Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync();
-    let request = http::Request::get(uri).body(body).expect("a name and a path make a URI");
+    let body = http_body_util::Empty::new()
+        .map_err(|never: Infallible| match never {})
+        .boxed_unsync();
+    let request = http::Request::get(uri)
+        .body(body)
+        .expect("a name and a path make a URI");
     let arrival = Arrival {
         caller: Principal::anonymous(),
         user: None,
@@ -388,9 +527,24 @@ pub async fn internal_get(version: &Arc<Version>, path: &str) -> (StatusCode, By
         deadline: Instant::now() + Duration::from_secs(30),
         trigger: Trigger::Http,
     };
-    let bounds = Bounds { stream: false, response_bytes_max: version.context.limits.response_bytes_max };
-    let response = pool::handle(version, mesh::current_core(), invocation(version, arrival), request, bounds).await;
+    let bounds = Bounds {
+        stream: false,
+        response_bytes_max: version.context.limits.response_bytes_max,
+    };
+    let response = pool::handle(
+        version,
+        mesh::current_core(),
+        invocation(version, arrival),
+        request,
+        bounds,
+    )
+    .await;
     let status = response.status();
-    let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
     (status, body)
 }

@@ -1,10 +1,6 @@
 //! `component.toml`: the developer's half of a service's configuration, embedded in the component.
 
-use crate::{
-    capability::Grants,
-    invocation::Permission,
-    name::ServiceName,
-};
+use crate::{capability::Grants, invocation::Permission, name::ServiceName};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
@@ -204,33 +200,66 @@ impl Manifest {
                 return Err(format!("route path `{}` must begin with `/`", route.path));
             }
             if route.methods.is_empty() {
-                return Err(format!("route `{}` names no methods; write methods = [\"GET\"] or [\"*\"]", route.path));
+                return Err(format!(
+                    "route `{}` names no methods; write methods = [\"GET\"] or [\"*\"]",
+                    route.path
+                ));
             }
         }
         RouteTable::new(&self.routes).map(|_| ())
     }
 
     fn check_triggers(&self) -> Result<(), String> {
-        let consumes = self.grants.queue.as_ref().map(|grant| grant.consume.as_slice()).unwrap_or_default();
-        if let Some(queue) = self.queues.iter().find(|queue| !covers(consumes, &queue.name)) {
-            return Err(format!("[[queue]] `{0}` is not in [grants.queue] consume; add \"{0}\" there", queue.name));
+        let consumes = self
+            .grants
+            .queue
+            .as_ref()
+            .map(|grant| grant.consume.as_slice())
+            .unwrap_or_default();
+        if let Some(queue) = self
+            .queues
+            .iter()
+            .find(|queue| !covers(consumes, &queue.name))
+        {
+            return Err(format!(
+                "[[queue]] `{0}` is not in [grants.queue] consume; add \"{0}\" there",
+                queue.name
+            ));
         }
-        let subscribes = self.grants.events.as_ref().map(|grant| grant.subscribe.as_slice()).unwrap_or_default();
-        if let Some(wanted) = self.subscriptions.iter().find(|wanted| !covers(subscribes, &wanted.topic)) {
+        let subscribes = self
+            .grants
+            .events
+            .as_ref()
+            .map(|grant| grant.subscribe.as_slice())
+            .unwrap_or_default();
+        if let Some(wanted) = self
+            .subscriptions
+            .iter()
+            .find(|wanted| !covers(subscribes, &wanted.topic))
+        {
             return Err(format!(
                 "[[subscription]] `{0}` is not in [grants.events] subscribe; add \"{0}\" there",
                 wanted.topic
             ));
         }
-        match self.schedules.iter().find(|schedule| !self.queues.iter().any(|queue| queue.name == schedule.queue)) {
-            Some(schedule) => Err(format!("[[schedule]] names queue `{}`, which no [[queue]] declares", schedule.queue)),
+        match self
+            .schedules
+            .iter()
+            .find(|schedule| !self.queues.iter().any(|queue| queue.name == schedule.queue))
+        {
+            Some(schedule) => Err(format!(
+                "[[schedule]] names queue `{}`, which no [[queue]] declares",
+                schedule.queue
+            )),
             None => Ok(()),
         }
     }
 }
 
 fn covers(patterns: &[String], name: &str) -> bool {
-    patterns.iter().any(|pattern| crate::name::matches(pattern, name))
+    patterns
+        .iter()
+        .any(|pattern| crate::name::matches(pattern, name))
 }
 
 /// Routes by path, then by method.
@@ -260,7 +289,9 @@ impl RouteTable {
         }
         let mut paths = matchit::Router::new();
         for (path, routes) in by_path {
-            paths.insert(&path, routes).map_err(|error| format!("route `{path}`: {error}"))?;
+            paths
+                .insert(&path, routes)
+                .map_err(|error| format!("route `{path}`: {error}"))?;
         }
         Ok(Self { paths })
     }
@@ -270,11 +301,21 @@ impl RouteTable {
         let Ok(found) = self.paths.at(path) else {
             return RouteMatch::Nothing;
         };
-        let wanted = |candidate: &str| candidate == method || candidate == "*" || (method == "HEAD" && candidate == "GET");
-        match found.value.iter().find(|route| route.methods.iter().any(|candidate| wanted(candidate))) {
+        let wanted = |candidate: &str| {
+            candidate == method || candidate == "*" || (method == "HEAD" && candidate == "GET")
+        };
+        match found
+            .value
+            .iter()
+            .find(|route| route.methods.iter().any(|candidate| wanted(candidate)))
+        {
             Some(route) => RouteMatch::Found(route),
             None => RouteMatch::OtherMethods(
-                found.value.iter().flat_map(|route| route.methods.iter().map(String::as_str)).collect(),
+                found
+                    .value
+                    .iter()
+                    .flat_map(|route| route.methods.iter().map(String::as_str))
+                    .collect(),
             ),
         }
     }
@@ -308,9 +349,16 @@ mod tests {
         let manifest = Manifest::parse(MANIFEST).unwrap();
         assert_eq!(manifest.grants.names(), ["queue", "sql"]);
         let table = RouteTable::new(&manifest.routes).unwrap();
-        assert!(matches!(table.find("HEAD", "/api/notes/7"), RouteMatch::Found(route) if route.methods == ["GET"]));
-        assert!(matches!(table.find("PUT", "/api/notes/7"), RouteMatch::OtherMethods(methods) if methods == ["GET", "DELETE"]));
-        assert!(matches!(table.find("GET", "/api/notes"), RouteMatch::Nothing));
+        assert!(
+            matches!(table.find("HEAD", "/api/notes/7"), RouteMatch::Found(route) if route.methods == ["GET"])
+        );
+        assert!(
+            matches!(table.find("PUT", "/api/notes/7"), RouteMatch::OtherMethods(methods) if methods == ["GET", "DELETE"])
+        );
+        assert!(matches!(
+            table.find("GET", "/api/notes"),
+            RouteMatch::Nothing
+        ));
     }
 
     #[test]
@@ -321,7 +369,13 @@ mod tests {
         };
         check(("port = 3021", "prot = 3021"), "prot");
         check(("access = \"read\"", "access = \"reed\""), "reed");
-        check(("notes-*", "other"), "[[queue]] `notes-index` is not in [grants.queue] consume");
-        check(("path = \"/api/notes/{id}\"", "path = \"api\""), "must begin with `/`");
+        check(
+            ("notes-*", "other"),
+            "[[queue]] `notes-index` is not in [grants.queue] consume",
+        );
+        check(
+            ("path = \"/api/notes/{id}\"", "path = \"api\""),
+            "must begin with `/`",
+        );
     }
 }

@@ -91,17 +91,33 @@ impl Mesh {
     ) -> Result<Response, HttpError> {
         let within = options.and_then(|options| options.first_byte_timeout);
         match self.target(request.uri()) {
-            Target::Service(service) => self.call_service(&from, &cause, service, request, within).await,
+            Target::Service(service) => {
+                self.call_service(&from, &cause, service, request, within)
+                    .await
+            }
             Target::Outside => {
-                let granted = from.lent.http.as_ref().is_some_and(|http| http.egress_allows(request.uri()));
+                let granted = from
+                    .lent
+                    .http
+                    .as_ref()
+                    .is_some_and(|http| http.egress_allows(request.uri()));
                 if !granted {
                     tracing::warn!(service = %from.name, uri = %request.uri(), "egress denied: not in [grants.http] egress");
                     return Err(HttpError::HttpRequestDenied);
                 }
                 let trace = cause.trace.child().to_header();
-                request.headers_mut().insert("traceparent", trace.parse().map_err(|_| HttpError::HttpProtocolError)?);
-                let limit = within.unwrap_or(Duration::MAX).min(cause.deadline.saturating_duration_since(Instant::now()));
-                let by_name = from.lent.http.as_ref().is_some_and(|http| http.names_host(request.uri()));
+                request.headers_mut().insert(
+                    "traceparent",
+                    trace.parse().map_err(|_| HttpError::HttpProtocolError)?,
+                );
+                let limit = within
+                    .unwrap_or(Duration::MAX)
+                    .min(cause.deadline.saturating_duration_since(Instant::now()));
+                let by_name = from
+                    .lent
+                    .http
+                    .as_ref()
+                    .is_some_and(|http| http.names_host(request.uri()));
                 match tokio::time::timeout(limit, self.egress.send(request, by_name)).await {
                     Ok(response) => response,
                     Err(_) => Err(HttpError::HttpResponseTimeout),
@@ -131,7 +147,11 @@ impl Mesh {
         within: Option<Duration>,
     ) -> Result<Response, HttpError> {
         let method = request.method().as_str();
-        let grant = from.lent.http.as_ref().and_then(|http| http.call_grant(&to.name, method, request.uri().path()));
+        let grant = from
+            .lent
+            .http
+            .as_ref()
+            .and_then(|http| http.call_grant(&to.name, method, request.uri().path()));
         let Some(grant) = grant else {
             tracing::warn!(service = %from.name, target = %to.name, method, path = request.uri().path(),
                 "call denied: not in [grants.http] call");
@@ -146,7 +166,12 @@ impl Mesh {
         };
         let patience = within.map_or(patience, |within| patience.min(Instant::now() + within));
         let arrival = arrival(from, cause, grant.act_as, grant.permissions, patience);
-        match tokio::time::timeout_at(patience.into(), listener::enter(self, &to, request, arrival)).await {
+        match tokio::time::timeout_at(
+            patience.into(),
+            listener::enter(self, &to, request, arrival),
+        )
+        .await
+        {
             Ok(response) => Ok(response),
             Err(_) => Err(HttpError::HttpResponseTimeout),
         }
@@ -154,22 +179,47 @@ impl Mesh {
 
     /// A chain that is too long, or that comes back to where it was, is refused with the path in the detail.
     fn refuse_hop(&self, cause: &Invocation, to: &ServiceName) -> Option<Problem> {
-        let path = || cause.path.iter().chain([to]).map(ServiceName::as_str).collect::<Vec<_>>().join(" → ");
+        let path = || {
+            cause
+                .path
+                .iter()
+                .chain([to])
+                .map(ServiceName::as_str)
+                .collect::<Vec<_>>()
+                .join(" → ")
+        };
         if cause.path.contains(to) {
             let detail = format!("the call would come back to where it was: {}", path());
-            return Some(Problem::new(StatusCode::LOOP_DETECTED, "call-cycle", detail));
+            return Some(Problem::new(
+                StatusCode::LOOP_DETECTED,
+                "call-cycle",
+                detail,
+            ));
         }
         (cause.path.len() >= self.hops_max).then(|| {
-            let detail = format!("the call passes more than {} services: {}", self.hops_max, path());
+            let detail = format!(
+                "the call passes more than {} services: {}",
+                self.hops_max,
+                path()
+            );
             Problem::new(StatusCode::LOOP_DETECTED, "too-many-hops", detail)
         })
     }
 }
 
 /// How a call of `from` arrives at its target.
-fn arrival(from: &ServiceContext, cause: &Invocation, act_as: ActAs, granted: Permissions, deadline: Instant) -> Arrival {
+fn arrival(
+    from: &ServiceContext,
+    cause: &Invocation,
+    act_as: ActAs,
+    granted: Permissions,
+    deadline: Instant,
+) -> Arrival {
     let user = match act_as {
-        ActAs::Service => cause.user.clone().or_else(|| (!is_service(&cause.caller)).then(|| cause.caller.clone())),
+        ActAs::Service => cause
+            .user
+            .clone()
+            .or_else(|| (!is_service(&cause.caller)).then(|| cause.caller.clone())),
         ActAs::User => Some(cause.principal().clone()),
     };
     Arrival {
@@ -209,8 +259,16 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    pub(crate) fn new(mesh: Arc<Mesh>, service: Arc<ServiceContext>, invocation: Arc<Invocation>) -> Self {
-        Self { mesh, service, invocation }
+    pub(crate) fn new(
+        mesh: Arc<Mesh>,
+        service: Arc<ServiceContext>,
+        invocation: Arc<Invocation>,
+    ) -> Self {
+        Self {
+            mesh,
+            service,
+            invocation,
+        }
     }
 
     pub(crate) fn begin(&mut self, invocation: Arc<Invocation>) {
@@ -218,7 +276,13 @@ impl Hooks {
     }
 }
 
-type Sent = Result<(http::Response<WasiBody>, Box<dyn Future<Output = Result<(), HttpError>> + Send>), HttpError>;
+type Sent = Result<
+    (
+        http::Response<WasiBody>,
+        Box<dyn Future<Output = Result<(), HttpError>> + Send>,
+    ),
+    HttpError,
+>;
 
 impl WasiHttpHooks for Hooks {
     fn default_scheme(&mut self) -> Option<http::uri::Scheme> {
@@ -231,11 +295,18 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _response_read: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        let call = self.mesh.clone().call(self.service.clone(), self.invocation.clone(), request, options);
+        let call = self.mesh.clone().call(
+            self.service.clone(),
+            self.invocation.clone(),
+            request,
+            options,
+        );
         Box::new(async move {
             let response = call.await?;
-            Ok((response, Box::new(std::future::ready(Ok(()))) as Box<dyn Future<Output = _> + Send>))
+            Ok((
+                response,
+                Box::new(std::future::ready(Ok(()))) as Box<dyn Future<Output = _> + Send>,
+            ))
         })
     }
 }
-

@@ -19,9 +19,14 @@ impl ServiceName {
         let first = text.bytes().next();
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if text.len() > SERVICE_NAME_BYTES_MAX {
-            return Err(format!("service name `{text}` is longer than {SERVICE_NAME_BYTES_MAX} bytes"));
+            return Err(format!(
+                "service name `{text}` is longer than {SERVICE_NAME_BYTES_MAX} bytes"
+            ));
         }
-        if !first.is_some_and(|b| b.is_ascii_lowercase()) || !text.bytes().all(plain) || text.ends_with('-') {
+        if !first.is_some_and(|b| b.is_ascii_lowercase())
+            || !text.bytes().all(plain)
+            || text.ends_with('-')
+        {
             return Err(format!(
                 "service name `{text}` must begin with a lower-case letter and hold only lower-case letters, digits and inner hyphens"
             ));
@@ -31,7 +36,11 @@ impl ServiceName {
 
     /// Parses a full or short name: `timeline` and `exprsn-timeline` are the same.
     pub fn parse_short(text: &str) -> Result<Self, String> {
-        if text.starts_with(SERVICE_PREFIX) { Self::parse(text) } else { Self::parse(&format!("{SERVICE_PREFIX}{text}")) }
+        if text.starts_with(SERVICE_PREFIX) {
+            Self::parse(text)
+        } else {
+            Self::parse(&format!("{SERVICE_PREFIX}{text}"))
+        }
     }
 
     /// The full name.
@@ -90,7 +99,10 @@ mod tests {
         for bad in ["", "A", "1a", "a-", "a_b", "a/b", &"a".repeat(49)] {
             assert!(ServiceName::parse(bad).is_err(), "{bad}");
         }
-        assert_eq!(ServiceName::parse_short("ca"), ServiceName::parse("exprsn-ca"));
+        assert_eq!(
+            ServiceName::parse_short("ca"),
+            ServiceName::parse("exprsn-ca")
+        );
         assert_eq!(ServiceName::parse("exprsn-ca").unwrap().short(), "ca");
     }
 

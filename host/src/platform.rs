@@ -96,7 +96,10 @@ fn configured(options: &Options) -> Result<Config> {
     }
     config.service.retain(|_, service| service.enabled);
     if config.service.is_empty() {
-        bail!("no service is configured to run: write [service.<name>] in `{}`", options.config.display());
+        bail!(
+            "no service is configured to run: write [service.<name>] in `{}`",
+            options.config.display()
+        );
     }
     Ok(config)
 }
@@ -108,7 +111,9 @@ fn installed(config: &Config, names: &[String]) -> Vec<String> {
     };
     let (known, unknown): (Vec<_>, Vec<_>) = names.iter().partition(known);
     if !unknown.is_empty() {
-        eprintln!("AUTO_START_SERVICES names services that are not in platform.toml, left out: {unknown:?}");
+        eprintln!(
+            "AUTO_START_SERVICES names services that are not in platform.toml, left out: {unknown:?}"
+        );
     }
     known.into_iter().cloned().collect()
 }
@@ -116,14 +121,25 @@ fn installed(config: &Config, names: &[String]) -> Vec<String> {
 /// Creates the data directory and takes its lock, so that two hosts cannot share it by mistake.
 fn own(data: &Path) -> Result<fs::File> {
     let refused = |error: std::io::Error| {
-        format_err!("cannot use data directory `{}`: {error}; name a writable one with --data", data.display())
+        format_err!(
+            "cannot use data directory `{}`: {error}; name a writable one with --data",
+            data.display()
+        )
     };
     fs::create_dir_all(data).map_err(refused)?;
-    let lock = fs::File::options().create(true).truncate(false).write(true).open(data.join("lock")).map_err(refused)?;
+    let lock = fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(data.join("lock"))
+        .map_err(refused)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(fs::TryLockError::WouldBlock) => {
-            bail!("another host is running on data directory `{}`: stop it, or name another with --data", data.display())
+            bail!(
+                "another host is running on data directory `{}`: stop it, or name another with --data",
+                data.display()
+            )
         }
         Err(fs::TryLockError::Error(error)) => Err(refused(error)),
     }
@@ -169,7 +185,10 @@ fn end_of_stdin() -> Result<oneshot::Receiver<()>> {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         let _ = ended.send(());
     };
-    std::thread::Builder::new().name("stdin".to_owned()).spawn(read).context("starting the thread that watches stdin")?;
+    std::thread::Builder::new()
+        .name("stdin".to_owned())
+        .spawn(read)
+        .context("starting the thread that watches stdin")?;
     Ok(end)
 }
 
@@ -204,7 +223,8 @@ impl Platform {
         let registry = Arc::new(Registry::default());
         registry.set_start_order(order.clone());
         let configs = std::mem::take(&mut config.capability);
-        let authority = Authority::open_with(&options.data, &config.platform.trust_domain, &configs.ca)?;
+        let authority =
+            Authority::open_with(&options.data, &config.platform.trust_domain, &configs.ca)?;
         authority.write_operator_token(clock::now_s())?;
         let broker = queue::Broker::open(&options.data, &background, &configs.queue)?;
         let boot = Boot {
@@ -218,11 +238,18 @@ impl Platform {
         };
         let capabilities = Capabilities::connect(&boot, configs).await?;
         let mesh = Mesh::new(registry.clone(), authority.clone(), &config.platform);
-        let loader = Loader::new(&config, options, boot, (capabilities, mesh.clone()), cores.clone(), &files)?;
-        resolve_resources(&authority, &registry);
+        let loader = Loader::new(
+            &config,
+            options,
+            boot,
+            (capabilities, mesh.clone()),
+            cores.clone(),
+            &files,
+        )?;
+        resolve_resources(&authority, &registry, config.platform.listen);
         let platform = Arc::new(Self {
             config,
-            registry,
+            registry: registry.clone(),
             mesh,
             broker,
             loader: Arc::new(loader),
@@ -231,6 +258,7 @@ impl Platform {
             listeners: std::sync::Mutex::default(),
             consumers: std::sync::Mutex::default(),
         });
+        tokio::spawn(withdraw_revoked(authority, registry));
         platform.start_all(files, order, &addresses).await?;
         Ok(platform)
     }
@@ -241,16 +269,22 @@ impl Platform {
         order: Vec<Vec<ServiceName>>,
         addresses: &BTreeMap<ServiceName, SocketAddr>,
     ) -> Result<()> {
-        let mut files: BTreeMap<_, _> = files.into_iter().map(|file| (file.manifest.name.clone(), file)).collect();
+        let mut files: BTreeMap<_, _> = files
+            .into_iter()
+            .map(|file| (file.manifest.name.clone(), file))
+            .collect();
         for (name, file) in &files {
-            self.registry.insert(Service::new(file, addresses[name].port(), clock::now_ms()));
+            self.registry
+                .insert(Service::new(file, addresses[name].port(), clock::now_ms()));
         }
         let total = files.len();
         let mut done = 0;
         for group in order {
             let mut starting = JoinSet::new();
             for name in group {
-                let file = files.remove(&name).expect("the order names each service once");
+                let file = files
+                    .remove(&name)
+                    .expect("the order names each service once");
                 let (platform, address) = (self.clone(), addresses[&name]);
                 starting.spawn(async move { platform.start(file, address).await });
             }
@@ -271,9 +305,15 @@ impl Platform {
     ) -> Result<(ServiceName, String)> {
         let begun = Instant::now();
         let name = file.manifest.name.clone();
-        let service = self.registry.get(name.as_str()).context("the service is not in the registry")?;
-        let (version, cached) =
-            self.loader.load(file).await.inspect_err(|error| service.set_state(State::Failed, Some(error.to_string())))?;
+        let service = self
+            .registry
+            .get(name.as_str())
+            .context("the service is not in the registry")?;
+        let (version, cached) = self
+            .loader
+            .load(file)
+            .await
+            .inspect_err(|error| service.set_state(State::Failed, Some(error.to_string())))?;
         self.check_health(&service, &version).await?;
         service.publish(version.clone());
         self.consume(&service).await?;
@@ -283,27 +323,46 @@ impl Platform {
     }
 
     /// Asks the new version for `/health` before anybody else can ask it for anything.
-    async fn check_health(&self, service: &Arc<Service>, version: &Arc<crate::service::Version>) -> Result<()> {
+    async fn check_health(
+        &self,
+        service: &Arc<Service>,
+        version: &Arc<crate::service::Version>,
+    ) -> Result<()> {
         if version.proxy.is_none() {
             return Ok(());
         }
-        let (mesh_version, limit) = (version.clone(), Duration::from_millis(self.config.platform.start_ms_max));
-        let asked = self.cores.spawn(async move { listener::internal_get(&mesh_version, "/health").await });
+        let (mesh_version, limit) = (
+            version.clone(),
+            Duration::from_millis(self.config.platform.start_ms_max),
+        );
+        let asked = self
+            .cores
+            .spawn(async move { listener::internal_get(&mesh_version, "/health").await });
         let (status, body) = tokio::time::timeout(limit, asked)
             .await
-            .map_err(|_| format_err!("{} did not answer /health within start_ms_max", service.name))?
+            .map_err(|_| {
+                format_err!(
+                    "{} did not answer /health within start_ms_max",
+                    service.name
+                )
+            })?
             .context("the health check panicked")?;
         if status.is_success() {
             return Ok(());
         }
         let body = String::from_utf8_lossy(&body[..body.len().min(500)]).into_owned();
         service.set_state(State::Unhealthy, Some(body.clone()));
-        bail!("{} is not healthy: /health answered {status}: {body}", service.name)
+        bail!(
+            "{} is not healthy: /health answered {status}: {body}",
+            service.name
+        )
     }
 
     /// Lets the service's jobs and events come.
     async fn consume(&self, service: &Arc<Service>) -> Result<()> {
-        self.broker.subscribe(&service.name, &service.manifest.subscriptions).await?;
+        self.broker
+            .subscribe(&service.name, &service.manifest.subscriptions)
+            .await?;
         let specs = queue::QueueSpec::of(&service.manifest);
         let handler = Arc::new(Dispatch {
             service: service.clone(),
@@ -311,7 +370,10 @@ impl Platform {
             trust_domain: self.config.platform.trust_domain.clone(),
         });
         let consumer = self.broker.consume(&service.name, specs, handler).await?;
-        self.consumers.lock().expect("no holder of this lock panics").push(consumer);
+        self.consumers
+            .lock()
+            .expect("no holder of this lock panics")
+            .push(consumer);
         Ok(())
     }
 
@@ -322,14 +384,21 @@ impl Platform {
             header_read_max: Duration::from_millis(self.config.platform.header_read_ms_max),
         };
         for core in 0..self.cores.count() {
-            let opened = self.cores.spawn_on(core, async move { listener::open(address) });
+            let opened = self
+                .cores
+                .spawn_on(core, async move { listener::open(address) });
             let listener = opened.await.context("opening a listener panicked")??;
             let (service, mesh, stop) = (service.clone(), self.mesh.clone(), self.stop.subscribe());
-            let accepting =
-                self.cores.spawn_on(core, listener::accept(listener, service, mesh, settings.clone(), stop));
-            self.listeners.lock().expect("no holder of this lock panics").spawn(async move {
-                let _ = accepting.await;
-            });
+            let accepting = self.cores.spawn_on(
+                core,
+                listener::accept(listener, service, mesh, settings.clone(), stop),
+            );
+            self.listeners
+                .lock()
+                .expect("no holder of this lock panics")
+                .spawn(async move {
+                    let _ = accepting.await;
+                });
         }
         Ok(())
     }
@@ -337,8 +406,12 @@ impl Platform {
     /// The ready line, for people and for programs that wait for it.
     fn announce(&self, started: Instant) {
         let services = self.registry.all();
-        let gateway = services.iter().find(|service| service.name.as_str() == GATEWAY);
-        let address = gateway.or(services.first()).map_or(0, |service| service.port);
+        let gateway = services
+            .iter()
+            .find(|service| service.name.as_str() == GATEWAY);
+        let address = gateway
+            .or(services.first())
+            .map_or(0, |service| service.port);
         let what = if gateway.is_some() { "gateway " } else { "" };
         println!(
             "ready in {:.1} s: {} services, {what}http://{}:{address}",
@@ -355,11 +428,28 @@ impl Platform {
             service.set_state(State::Draining, None);
         }
         self.stop.send_replace(true);
-        let mut listeners = std::mem::take(&mut *self.listeners.lock().expect("no holder of this lock panics"));
-        let consumers = std::mem::take(&mut *self.consumers.lock().expect("no holder of this lock panics"));
+        let mut listeners = std::mem::take(
+            &mut *self
+                .listeners
+                .lock()
+                .expect("no holder of this lock panics"),
+        );
+        let consumers = std::mem::take(
+            &mut *self
+                .consumers
+                .lock()
+                .expect("no holder of this lock panics"),
+        );
         let finished = async { while listeners.join_next().await.is_some() {} };
-        let jobs = futures::future::join_all(consumers.into_iter().map(|consumer| async move { consumer.drain(deadline).await }));
-        if tokio::time::timeout_at(deadline.into(), futures::future::join(finished, jobs)).await.is_err() {
+        let jobs = futures::future::join_all(
+            consumers
+                .into_iter()
+                .map(|consumer| async move { consumer.drain(deadline).await }),
+        );
+        if tokio::time::timeout_at(deadline.into(), futures::future::join(finished, jobs))
+            .await
+            .is_err()
+        {
             tracing::warn!("drain_ms_max has passed; connections still open are closed");
         }
         for service in self.registry.all() {
@@ -371,16 +461,44 @@ impl Platform {
 }
 
 fn dependencies(files: &load::Files) -> BTreeMap<ServiceName, Vec<ServiceName>> {
-    files.iter().map(|file| (file.manifest.name.clone(), file.manifest.depends_on.clone())).collect()
+    files
+        .iter()
+        .map(|file| (file.manifest.name.clone(), file.manifest.depends_on.clone()))
+        .collect()
 }
 
 /// Lets tokens name services by the address that they listen on: `http://localhost:3014/api/*`.
-fn resolve_resources(authority: &Authority, registry: &Arc<Registry>) {
+fn resolve_resources(authority: &Authority, registry: &Arc<Registry>, listen: std::net::IpAddr) {
     let registry = registry.clone();
     authority.resolve_with(Arc::new(move |address: &str| {
         let address: http::uri::Authority = address.parse().ok()?;
-        let by_name = registry.get(address.host());
-        let found = by_name.or_else(|| registry.by_port(address.port_u16()?))?;
-        Some(found.name.clone())
+        let host = address.host().trim_start_matches('[').trim_end_matches(']');
+        // Elsewhere on the internet the same port is somebody else's.
+        let here = host == "localhost"
+            || host
+                .parse()
+                .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback() || ip == listen);
+        let by_port = || registry.by_port(address.port_u16().filter(|_| here)?);
+        Some(registry.get(host).or_else(by_port)?.name.clone())
     }));
+}
+
+/// Takes a service off as soon as its certificate is revoked.
+async fn withdraw_revoked(authority: Arc<Authority>, registry: Arc<Registry>) {
+    let mut revocations = authority.revocations();
+    while revocations.changed().await.is_ok() {
+        for service in registry.all() {
+            if service
+                .live()
+                .is_some_and(|version| authority.is_revoked(&version.serial))
+            {
+                tracing::warn!(service = %service.name, "its certificate was revoked; it is taken off");
+                service.withdraw(State::Stopped);
+                service.set_state(
+                    State::Failed,
+                    Some("its certificate was revoked".to_owned()),
+                );
+            }
+        }
+    }
 }

@@ -22,7 +22,13 @@ pub struct Problem {
 impl Problem {
     /// A problem with nothing but status, kind and detail.
     pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, detail: detail.into(), retry_after_s: None, header: None }
+        Self {
+            status,
+            kind,
+            detail: detail.into(),
+            retry_after_s: None,
+            header: None,
+        }
     }
 
     /// The same of another kind.
@@ -32,12 +38,18 @@ impl Problem {
 
     /// The same, to be retried after some seconds.
     pub fn retry_after(self, seconds: u64) -> Self {
-        Self { retry_after_s: Some(seconds), ..self }
+        Self {
+            retry_after_s: Some(seconds),
+            ..self
+        }
     }
 
     /// The same with one more header.
     pub fn with_header(self, name: header::HeaderName, value: impl Into<String>) -> Self {
-        Self { header: Some((name, value.into())), ..self }
+        Self {
+            header: Some((name, value.into())),
+            ..self
+        }
     }
 
     /// The response that tells it.
@@ -48,11 +60,16 @@ impl Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        let body = Full::new(Bytes::from(body.to_string())).map_err(|never| match never {}).boxed_unsync();
+        let body = Full::new(Bytes::from(body.to_string()))
+            .map_err(|never| match never {})
+            .boxed_unsync();
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -23,6 +23,8 @@ pub struct Version {
     pub grants: Grants,
     pub routes: RouteTable,
     pub digest: String,
+    /// The serial number of the certificate with which it was admitted.
+    pub serial: String,
     pub metrics: ServiceMetrics,
     /// None where the component exports no HTTP handler.
     pub(crate) proxy: Option<ProxyPre<StoreState>>,
@@ -118,7 +120,10 @@ impl Service {
 
     /// Where the service stands, and why it is not live.
     pub fn state(&self) -> (State, Option<String>) {
-        self.state.lock().expect("no holder of this lock panics").clone()
+        self.state
+            .lock()
+            .expect("no holder of this lock panics")
+            .clone()
     }
 
     /// Says where the service stands.
@@ -147,12 +152,19 @@ impl Registry {
     /// The service called `name`.
     pub fn get(&self, name: &str) -> Option<Arc<Service>> {
         let services = self.services.load();
-        services.iter().find(|(known, _)| known.as_str() == name).map(|(_, service)| service.clone())
+        services
+            .iter()
+            .find(|(known, _)| known.as_str() == name)
+            .map(|(_, service)| service.clone())
     }
 
     /// The service that listens on `port`.
     pub fn by_port(&self, port: u16) -> Option<Arc<Service>> {
-        self.services.load().values().find(|service| service.port == port).cloned()
+        self.services
+            .load()
+            .values()
+            .find(|service| service.port == port)
+            .cloned()
     }
 
     /// All services, sorted by name.
@@ -162,7 +174,10 @@ impl Registry {
 
     /// Groups of names in the order of starting; empty before the platform has computed it.
     pub fn start_order(&self) -> &[Vec<ServiceName>] {
-        self.start_order.get().map(Vec::as_slice).unwrap_or_default()
+        self.start_order
+            .get()
+            .map(Vec::as_slice)
+            .unwrap_or_default()
     }
 
     /// Fixes the order of starting, once.
@@ -174,7 +189,9 @@ impl Registry {
 /// Groups services so that each comes after all that it depends on.
 ///
 /// What does not run here is left out of account: another host may run it. Fails with the cycle spelled out (`a → b → a`).
-pub fn start_order(dependencies: &BTreeMap<ServiceName, Vec<ServiceName>>) -> Result<Vec<Vec<ServiceName>>, String> {
+pub fn start_order(
+    dependencies: &BTreeMap<ServiceName, Vec<ServiceName>>,
+) -> Result<Vec<Vec<ServiceName>>, String> {
     let mut waiting: BTreeMap<_, _> = dependencies.clone();
     let mut order = Vec::new();
     while !waiting.is_empty() {
@@ -184,7 +201,10 @@ pub fn start_order(dependencies: &BTreeMap<ServiceName, Vec<ServiceName>>) -> Re
             .map(|(name, _)| name.clone())
             .collect();
         if ready.is_empty() {
-            return Err(format!("services depend on each other in a circle: {}", cycle(&waiting)));
+            return Err(format!(
+                "services depend on each other in a circle: {}",
+                cycle(&waiting)
+            ));
         }
         waiting.retain(|name, _| !ready.contains(name));
         order.push(ready);
@@ -196,12 +216,19 @@ fn cycle(waiting: &BTreeMap<ServiceName, Vec<ServiceName>>) -> String {
     let mut path: Vec<&ServiceName> = waiting.keys().take(1).collect();
     loop {
         let last = path[path.len() - 1];
-        let Some(next) = waiting[last].iter().find(|wanted| waiting.contains_key(*wanted)) else {
+        let Some(next) = waiting[last]
+            .iter()
+            .find(|wanted| waiting.contains_key(*wanted))
+        else {
             return last.to_string();
         };
         if let Some(start) = path.iter().position(|seen| *seen == next) {
             path.push(next);
-            return path[start..].iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" → ");
+            return path[start..]
+                .iter()
+                .map(|name| name.as_str())
+                .collect::<Vec<_>>()
+                .join(" → ");
         }
         path.push(next);
     }
@@ -213,18 +240,28 @@ mod tests {
 
     fn graph(edges: &[(&str, &[&str])]) -> BTreeMap<ServiceName, Vec<ServiceName>> {
         let name = |text: &&str| ServiceName::parse(text).unwrap();
-        edges.iter().map(|(from, to)| (name(from), to.iter().map(|to| name(to)).collect())).collect()
+        edges
+            .iter()
+            .map(|(from, to)| (name(from), to.iter().map(|to| name(to)).collect()))
+            .collect()
     }
 
     #[test]
     fn dependencies_start_first() {
-        let order = start_order(&graph(&[("a", &["b"]), ("b", &["c"]), ("c", &[]), ("d", &["c"])])).unwrap();
+        let order = start_order(&graph(&[
+            ("a", &["b"]),
+            ("b", &["c"]),
+            ("c", &[]),
+            ("d", &["c"]),
+        ]))
+        .unwrap();
         assert_eq!(format!("{order:?}"), "[[c], [b, d], [a]]");
     }
 
     #[test]
     fn a_cycle_is_named() {
-        let error = start_order(&graph(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])])).unwrap_err();
+        let error =
+            start_order(&graph(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])])).unwrap_err();
         assert!(error.ends_with("b → c → b"), "{error}");
         assert!(start_order(&graph(&[("a", &["elsewhere"])])).is_ok());
     }

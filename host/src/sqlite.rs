@@ -129,6 +129,9 @@ impl Database {
     /// Blocks for the time of some disk accesses. The error names the path and the remedy.
     pub fn open(path: &Path, options: Options) -> Result<Self, Error> {
         let options = Arc::new(options);
+        // A relative path's folder may have no name, and a later change of directory must not move the file.
+        let absolute = std::path::absolute(path);
+        let path: &Path = absolute.as_deref().unwrap_or(path);
         let connection = connection::open_writer(path, &options)?;
         let statistics = Arc::new(Statistics::default());
         let (sender, receiver) = mpsc::sync_channel(options.waiting_max);

@@ -1,11 +1,7 @@
 //! The state of one store: what one instance of a service holds while it runs, and the limits on it.
 
 use crate::{
-    capability::Lent,
-    config::Limits,
-    invocation::Invocation,
-    mesh::Hooks,
-    name::ServiceName,
+    capability::Lent, config::Limits, invocation::Invocation, mesh::Hooks, name::ServiceName,
 };
 use std::{sync::Arc, time::Instant};
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline, component::ResourceTable};
@@ -54,7 +50,10 @@ impl Budget {
             memory_bytes_max: limits.memory_bytes_max,
             table_elements_max: limits.table_elements_max,
             ticks: 0,
-            ticks_max: limits.cpu_ms_max.div_ceil(crate::engine::EPOCH_TICK_MS).max(1),
+            ticks_max: limits
+                .cpu_ms_max
+                .div_ceil(crate::engine::EPOCH_TICK_MS)
+                .max(1),
             exceeded: None,
         }
     }
@@ -67,7 +66,12 @@ impl Budget {
 }
 
 impl ResourceLimiter for Budget {
-    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let within = desired <= self.memory_bytes_max;
         if !within {
             self.exceeded = Some("memory_bytes_max");
@@ -75,7 +79,12 @@ impl ResourceLimiter for Budget {
         Ok(within)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let within = desired <= self.table_elements_max;
         if !within {
             self.exceeded = Some("table_elements_max");
@@ -86,18 +95,29 @@ impl ResourceLimiter for Budget {
 
 impl WasiView for StoreState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }
 
 impl WasiHttpView for StoreState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.hooks,
+        }
     }
 }
 
 impl StoreState {
-    fn new(context: &Arc<ServiceContext>, mesh: &Arc<crate::mesh::Mesh>, invocation: Arc<Invocation>) -> Self {
+    fn new(
+        context: &Arc<ServiceContext>,
+        mesh: &Arc<crate::mesh::Mesh>,
+        invocation: Arc<Invocation>,
+    ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(context.limits.resources_max);
         Self {

@@ -32,13 +32,19 @@ pub fn init_logging(config: &PlatformConfig) {
     // A second call (in tests) keeps the first subscriber.
     let _ = match config.log_format {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
-        LogFormat::Text => registry.with(layer.with_ansi(std::io::stderr().is_terminal())).try_init(),
+        LogFormat::Text => registry
+            .with(layer.with_ansi(std::io::stderr().is_terminal()))
+            .try_init(),
     };
 }
 
 /// An error with all its causes on one line.
 pub fn chain(error: &wasmtime::Error) -> String {
-    error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    error
+        .chain()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -93,7 +99,12 @@ pub struct ServiceMetrics {
 
 impl ServiceMetrics {
     /// Counts an invocation's end.
-    pub fn record(&self, trigger: crate::invocation::Trigger, outcome: Outcome, duration: Duration) {
+    pub fn record(
+        &self,
+        trigger: crate::invocation::Trigger,
+        outcome: Outcome,
+        duration: Duration,
+    ) {
         self.outcomes[trigger as usize][outcome as usize].inc();
         self.duration.observe(duration.as_secs_f64());
     }
@@ -101,12 +112,21 @@ impl ServiceMetrics {
     /// Invocations so far, and how many of them failed.
     pub fn totals(&self) -> (u64, u64) {
         let all = self.outcomes.iter().flatten().map(Counter::get).sum();
-        (all, self.outcomes.iter().map(|by| by[Outcome::Failure as usize].get()).sum())
+        (
+            all,
+            self.outcomes
+                .iter()
+                .map(|by| by[Outcome::Failure as usize].get())
+                .sum(),
+        )
     }
 }
 
 fn latency_histogram() -> Histogram {
-    Histogram::new([0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
+    Histogram::new([
+        0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+        5.0, 10.0,
+    ])
 }
 
 impl Metrics {
@@ -116,22 +136,47 @@ impl Metrics {
         let invocations = Family::default();
         let durations = Family::new_with_constructor(latency_histogram as fn() -> Histogram);
         let (instances, shed) = (Family::default(), Family::default());
-        registry.register("invocations", "Invocations of services by trigger and outcome", invocations.clone());
-        registry.register("invocation_duration_seconds", "Time from admission to response head", durations.clone());
+        registry.register(
+            "invocations",
+            "Invocations of services by trigger and outcome",
+            invocations.clone(),
+        );
+        registry.register(
+            "invocation_duration_seconds",
+            "Time from admission to response head",
+            durations.clone(),
+        );
         registry.register("instances", "Instances alive", instances.clone());
-        registry.register("shed", "Invocations answered 503 because too many were waiting", shed.clone());
-        Arc::new(Self { registry: Mutex::new(registry), invocations, durations, instances, shed, guests: Mutex::default() })
+        registry.register(
+            "shed",
+            "Invocations answered 503 because too many were waiting",
+            shed.clone(),
+        );
+        Arc::new(Self {
+            registry: Mutex::new(registry),
+            invocations,
+            durations,
+            instances,
+            shed,
+            guests: Mutex::default(),
+        })
     }
 
     /// The counters of `service`.
     pub fn service(&self, service: &ServiceName) -> ServiceMetrics {
-        let label = ServiceLabel { service: service.to_string() };
+        let label = ServiceLabel {
+            service: service.to_string(),
+        };
         let outcome = |trigger, outcome| {
-            let labels = InvocationLabels { service: service.to_string(), trigger, outcome };
+            let labels = InvocationLabels {
+                service: service.to_string(),
+                trigger,
+                outcome,
+            };
             self.invocations.get_or_create(&labels).clone()
         };
-        let outcomes =
-            ["http", "job", "event"].map(|trigger| ["success", "refused", "failure"].map(|name| outcome(trigger, name)));
+        let outcomes = ["http", "job", "event"]
+            .map(|trigger| ["success", "refused", "failure"].map(|name| outcome(trigger, name)));
         ServiceMetrics {
             outcomes,
             duration: self.durations.get_or_create(&label).clone(),
@@ -146,31 +191,59 @@ impl Metrics {
     }
 
     /// Adds to a counter that a service made.
-    pub fn guest_count(&self, service: &ServiceName, name: &str, by: u64, attributes: &[(String, String)]) {
+    pub fn guest_count(
+        &self,
+        service: &ServiceName,
+        name: &str,
+        by: u64,
+        attributes: &[(String, String)],
+    ) {
         let mut guests = self.guests.lock().expect("no holder of this lock panics");
         if !guests.counters.contains_key(name) {
             if guests.counters.len() >= GUEST_METRICS_MAX || !is_metric_name(name) {
                 return;
             }
             let family = Family::default();
-            self.register(|registry| registry.register(format!("service_{name}"), "Counted by a service", family.clone()));
+            self.register(|registry| {
+                registry.register(
+                    format!("service_{name}"),
+                    "Counted by a service",
+                    family.clone(),
+                )
+            });
             guests.counters.insert(name.to_owned(), family);
         }
-        guests.counters[name].get_or_create(&labels(service, attributes)).inc_by(by);
+        guests.counters[name]
+            .get_or_create(&labels(service, attributes))
+            .inc_by(by);
     }
 
     /// Records a measurement that a service made.
-    pub fn guest_observe(&self, service: &ServiceName, name: &str, value: f64, attributes: &[(String, String)]) {
+    pub fn guest_observe(
+        &self,
+        service: &ServiceName,
+        name: &str,
+        value: f64,
+        attributes: &[(String, String)],
+    ) {
         let mut guests = self.guests.lock().expect("no holder of this lock panics");
         if !guests.histograms.contains_key(name) {
             if guests.histograms.len() >= GUEST_METRICS_MAX || !is_metric_name(name) {
                 return;
             }
             let family = Family::new_with_constructor(latency_histogram as fn() -> Histogram);
-            self.register(|registry| registry.register(format!("service_{name}"), "Measured by a service", family.clone()));
+            self.register(|registry| {
+                registry.register(
+                    format!("service_{name}"),
+                    "Measured by a service",
+                    family.clone(),
+                )
+            });
             guests.histograms.insert(name.to_owned(), family);
         }
-        guests.histograms[name].get_or_create(&labels(service, attributes)).observe(value);
+        guests.histograms[name]
+            .get_or_create(&labels(service, attributes))
+            .observe(value);
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -184,14 +257,24 @@ impl Metrics {
 
 fn labels(service: &ServiceName, attributes: &[(String, String)]) -> GuestLabels {
     let mut labels = vec![("service".to_owned(), service.to_string())];
-    labels.extend(attributes.iter().filter(|(name, _)| is_metric_name(name) && name != "service").cloned());
+    labels.extend(
+        attributes
+            .iter()
+            .filter(|(name, _)| is_metric_name(name) && name != "service")
+            .cloned(),
+    );
     labels.sort();
     labels
 }
 
 fn is_metric_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-    name.len() <= 64 && name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase()) && name.bytes().all(plain)
+    name.len() <= 64
+        && name
+            .bytes()
+            .next()
+            .is_some_and(|byte| byte.is_ascii_lowercase())
+        && name.bytes().all(plain)
 }
 
 #[cfg(test)]
@@ -203,13 +286,31 @@ mod tests {
     fn exposition_shows_what_was_counted() {
         let metrics = Metrics::new();
         let name = ServiceName::parse("exprsn-a").unwrap();
-        metrics.service(&name).record(Trigger::Job, Outcome::Failure, Duration::from_millis(2));
-        metrics.guest_count(&name, "posts", 2, &[("kind".to_owned(), "te\"xt".to_owned())]);
+        metrics
+            .service(&name)
+            .record(Trigger::Job, Outcome::Failure, Duration::from_millis(2));
+        metrics.guest_count(
+            &name,
+            "posts",
+            2,
+            &[("kind".to_owned(), "te\"xt".to_owned())],
+        );
         metrics.guest_count(&name, "Bad Name", 2, &[]);
         let text = metrics.exposition();
-        assert!(text.contains(r#"exprsn_invocations_total{service="exprsn-a",trigger="job",outcome="failure"} 1"#), "{text}");
-        assert!(text.contains(r#"exprsn_service_posts_total{kind="te\"xt",service="exprsn-a"} 2"#), "{text}");
-        assert!(!text.contains("Bad Name") && text.ends_with("# EOF\n"), "{text}");
+        assert!(
+            text.contains(
+                r#"exprsn_invocations_total{service="exprsn-a",trigger="job",outcome="failure"} 1"#
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"exprsn_service_posts_total{kind="te\"xt",service="exprsn-a"} 2"#),
+            "{text}"
+        );
+        assert!(
+            !text.contains("Bad Name") && text.ends_with("# EOF\n"),
+            "{text}"
+        );
         assert_eq!(metrics.service(&name).totals(), (1, 1));
     }
 }

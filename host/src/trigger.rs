@@ -32,7 +32,11 @@ async fn run_fresh<R>(
         Ok(Err(error)) => Err(fault(version, &store, &chain(&error))),
         Err(_) => Err(fault(version, &store, "it took longer than its time limit")),
     };
-    let outcome = if result.is_ok() { Outcome::Success } else { Outcome::Failure };
+    let outcome = if result.is_ok() {
+        Outcome::Success
+    } else {
+        Outcome::Failure
+    };
     version.metrics.record(trigger, outcome, started.elapsed());
     result
 }
@@ -40,7 +44,10 @@ async fn run_fresh<R>(
 /// Logs a fault of the guest or the host. It may pass, so another attempt is made.
 fn fault(version: &Version, store: &Store<StoreState>, error: &str) -> Failure {
     let state = store.data();
-    let (limit, trace_id) = (state.budget.exceeded, format!("{:032x}", state.invocation.trace.trace_id));
+    let (limit, trace_id) = (
+        state.budget.exceeded,
+        format!("{:032x}", state.invocation.trace.trace_id),
+    );
     tracing::error!(service = %version.context.name, trigger = state.invocation.trigger.as_str(), trace_id, limit, error,
         "an invocation failed");
     let reason = match limit {

@@ -23,8 +23,6 @@ pub fn bench(root: &Path, arguments: &[String]) -> Result<()> {
             .current_dir(root)
             .env("CARGO_TARGET_DIR", target_dir(root));
         command.args(["bench", "--package", "exprsn", "--bench", "platform"]);
-        run(command
-            .args(["--profile", "release", "--"])
-            .args(arguments))
+        run(command.args(["--profile", "release", "--"]).args(arguments))
     })
 }

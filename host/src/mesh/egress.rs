@@ -47,7 +47,10 @@ pub struct Egress {
 impl Egress {
     /// Clients with no connection yet.
     pub fn new() -> Self {
-        Self { public_only: client(true), any_address: client(false) }
+        Self {
+            public_only: client(true),
+            any_address: client(false),
+        }
     }
 
     /// Sends a request whose grant has been checked. Unless the grant names the host, inner addresses are refused
@@ -57,11 +60,21 @@ impl Egress {
         if !host_is_named && literal.is_some_and(is_inner) {
             return Err(HttpError::DestinationIpProhibited);
         }
-        let client = if host_is_named { &self.any_address } else { &self.public_only };
-        let response = client.request(prepare(request)).await.map_err(client_error)?;
+        let client = if host_is_named {
+            &self.any_address
+        } else {
+            &self.public_only
+        };
+        let response = client
+            .request(prepare(request))
+            .await
+            .map_err(client_error)?;
         let (mut parts, body) = response.into_parts();
         strip_hop_by_hop(&mut parts.headers);
-        Ok(http::Response::from_parts(parts, body.map_err(HttpError::from).boxed_unsync()))
+        Ok(http::Response::from_parts(
+            parts,
+            body.map_err(HttpError::from).boxed_unsync(),
+        ))
     }
 }
 
@@ -72,12 +85,19 @@ impl Default for Egress {
 }
 
 fn client(public_only: bool) -> Outgoing {
-    let mut connector = HttpConnector::new_with_resolver(Resolver { inner: GaiResolver::new(), public_only });
+    let mut connector = HttpConnector::new_with_resolver(Resolver {
+        inner: GaiResolver::new(),
+        public_only,
+    });
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(Duration::from_millis(CONNECT_MS_MAX)));
-    let connector =
-        HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().enable_http2().wrap_connector(connector);
+    let connector = HttpsConnectorBuilder::new()
+        .with_webpki_roots()
+        .https_or_http()
+        .enable_http1()
+        .enable_http2()
+        .wrap_connector(connector);
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(Duration::from_secs(IDLE_S_MAX))
@@ -122,11 +142,18 @@ fn client_error(error: hyper_util::client::legacy::Error) -> HttpError {
         source = cause.source();
     }
     tracing::debug!(error = %error, "an outgoing request failed");
-    if error.is_connect() { HttpError::DestinationUnavailable } else { HttpError::ConnectionTerminated }
+    if error.is_connect() {
+        HttpError::DestinationUnavailable
+    } else {
+        HttpError::ConnectionTerminated
+    }
 }
 
 fn literal_address(host: &str) -> Option<IpAddr> {
-    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+    host.trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse()
+        .ok()
 }
 
 /// Whether an address is not of the public internet: loopback, private, link-local (clouds' metadata), multicast, …
@@ -180,9 +207,15 @@ impl Service<Name> for Resolver {
         let resolved = self.inner.call(name);
         let public_only = self.public_only;
         Box::pin(async move {
-            let addresses: Vec<_> = resolved.await?.filter(|address| !(public_only && is_inner(address.ip()))).collect();
+            let addresses: Vec<_> = resolved
+                .await?
+                .filter(|address| !(public_only && is_inner(address.ip())))
+                .collect();
             if addresses.is_empty() {
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the name leads to inner addresses only"));
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "the name leads to inner addresses only",
+                ));
             }
             Ok(addresses.into_iter())
         })
@@ -200,16 +233,26 @@ impl http_body::Body for SyncBody {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, HttpError>>> {
-        let body: &mut Body = self.get_mut().0.get_mut().expect("no holder of this lock panics");
+        let body: &mut Body = self
+            .get_mut()
+            .0
+            .get_mut()
+            .expect("no holder of this lock panics");
         Pin::new(body).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.lock().expect("no holder of this lock panics").is_end_stream()
+        self.0
+            .lock()
+            .expect("no holder of this lock panics")
+            .is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        self.0.lock().expect("no holder of this lock panics").size_hint()
+        self.0
+            .lock()
+            .expect("no holder of this lock panics")
+            .size_hint()
     }
 }
 
@@ -225,9 +268,16 @@ pub struct EgressPattern {
 impl EgressPattern {
     /// Parses a pattern; the error says what it should look like.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("egress pattern `{text}` should look like https://api.example.com:443, https://*.example.com or https://*");
+        let wrong = || {
+            format!(
+                "egress pattern `{text}` should look like https://api.example.com:443, https://*.example.com or https://*"
+            )
+        };
         let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
-        if !matches!(scheme, "http" | "https" | "tcp" | "tls") || rest.is_empty() || rest.contains('/') {
+        if !matches!(scheme, "http" | "https" | "tcp" | "tls")
+            || rest.is_empty()
+            || rest.contains('/')
+        {
             return Err(wrong());
         }
         let (host, port) = match rest.rsplit_once(':') {
@@ -239,14 +289,20 @@ impl EgressPattern {
             "" => Some(default_port(scheme)),
             digits => Some(digits.parse().map_err(|_| wrong())?),
         };
-        Ok(Self { scheme: scheme.to_owned(), host: host.to_ascii_lowercase(), port })
+        Ok(Self {
+            scheme: scheme.to_owned(),
+            host: host.to_ascii_lowercase(),
+            port,
+        })
     }
 
     /// Whether the pattern covers a URI.
     pub fn covers(&self, uri: &Uri) -> bool {
         let scheme = uri.scheme_str().unwrap_or("http");
         let port = uri.port_u16().unwrap_or(default_port(scheme));
-        scheme == self.scheme && self.port.is_none_or(|wanted| wanted == port) && self.covers_host(uri)
+        scheme == self.scheme
+            && self.port.is_none_or(|wanted| wanted == port)
+            && self.covers_host(uri)
     }
 
     fn covers_host(&self, uri: &Uri) -> bool {
@@ -264,7 +320,11 @@ impl EgressPattern {
 }
 
 fn default_port(scheme: &str) -> u16 {
-    if matches!(scheme, "https" | "tls") { 443 } else { 80 }
+    if matches!(scheme, "https" | "tls") {
+        443
+    } else {
+        80
+    }
 }
 
 #[cfg(test)]
@@ -273,21 +333,40 @@ mod tests {
 
     #[test]
     fn patterns_cover_what_they_say() {
-        let check = |pattern: &str, uri: &str| EgressPattern::parse(pattern).unwrap().covers(&uri.parse().unwrap());
+        let check = |pattern: &str, uri: &str| {
+            EgressPattern::parse(pattern)
+                .unwrap()
+                .covers(&uri.parse().unwrap())
+        };
         assert!(check("https://*", "https://example.com/a"));
         assert!(!check("https://*", "http://example.com/a"));
         assert!(!check("https://*", "https://example.com:8443/a"));
         assert!(check("http://127.0.0.1:*", "http://127.0.0.1:9/a"));
         assert!(check("https://*.example.com", "https://a.EXAMPLE.com/"));
-        assert!(!check("https://*.example.com", "https://example.com.evil.org/"));
-        assert!(!check("https://api.example.com", "https://user@api.example.com.evil/"));
+        assert!(!check(
+            "https://*.example.com",
+            "https://example.com.evil.org/"
+        ));
+        assert!(!check(
+            "https://api.example.com",
+            "https://user@api.example.com.evil/"
+        ));
         assert!(EgressPattern::parse("example.com").is_err());
         assert!(EgressPattern::parse("ftp://example.com").is_err());
     }
 
     #[test]
     fn inner_addresses_are_known() {
-        for inner in ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "::ffff:127.0.0.1", "fd00::1", "100.64.0.1", "0.0.0.0"] {
+        for inner in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "169.254.169.254",
+            "::1",
+            "::ffff:127.0.0.1",
+            "fd00::1",
+            "100.64.0.1",
+            "0.0.0.0",
+        ] {
             assert!(is_inner(inner.parse().unwrap()), "{inner}");
         }
         for public in ["93.184.216.34", "2606:2800:220:1::1"] {

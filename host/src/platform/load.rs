@@ -13,13 +13,7 @@ use crate::{
     store::{ServiceContext, StoreState},
     trigger::{self, http::Pool},
 };
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Instant};
 use tokio::sync::Semaphore;
 use wasmtime::{
     Engine, Result, bail,
@@ -44,14 +38,17 @@ pub async fn read_all(config: &Config, folder: &Path) -> Result<Files> {
     let mut files = Vec::new();
     for (name, service) in &config.service {
         let path = folder.join(&service.component);
-        let file = tokio::task::spawn_blocking(move || ComponentFile::read(&path)).await.context("reading a component")??;
+        let file = tokio::task::spawn_blocking(move || ComponentFile::read(&path))
+            .await
+            .context("reading a component")??;
         ensure!(
             file.manifest.name == *name,
             "[service.{name}] names component `{}`, which is {}",
             file.path.display(),
             file.manifest.name
         );
-        file.check_requests().with_context(|| format!("{name} cannot be loaded"))?;
+        file.check_requests()
+            .with_context(|| format!("{name} cannot be loaded"))?;
         approve(&file, service)?;
         files.push(file);
     }
@@ -66,7 +63,9 @@ fn approve(file: &ComponentFile, service: &ServiceConfig) -> Result<Grants> {
         match service.grants.get(asked) {
             Some(Approval::AsRequested) => {}
             Some(Approval::Refused) => {
-                bail!("{name} asks for `{asked}`, which [service.{name}] grants in platform.toml refuses; it cannot run without")
+                bail!(
+                    "{name} asks for `{asked}`, which [service.{name}] grants in platform.toml refuses; it cannot run without"
+                )
             }
             None => bail!(
                 "{name} asks for `{asked}`, which is not granted: write {asked} = \"as-requested\" into `grants` of [service.{name}] in platform.toml"
@@ -75,7 +74,10 @@ fn approve(file: &ComponentFile, service: &ServiceConfig) -> Result<Grants> {
     }
     grants.retain(|capability| service.grants.get(capability) == Some(&Approval::AsRequested));
     let authority = grants.ca.as_ref().is_some_and(|grant| grant.authority);
-    ensure!(!authority || name.as_str() == CA, "{name} asks for `ca` with authority = true, which only {CA} may have");
+    ensure!(
+        !authority || name.as_str() == CA,
+        "{name} asks for `ca` with authority = true, which only {CA} may have"
+    );
     Ok(grants)
 }
 
@@ -84,9 +86,16 @@ pub fn addresses(config: &Config, files: &Files) -> Result<BTreeMap<ServiceName,
     let mut addresses: BTreeMap<ServiceName, SocketAddr> = BTreeMap::new();
     for file in files {
         let name = &file.manifest.name;
-        let port = file.manifest.port.checked_add(config.platform.port_offset).ok_or_else(|| {
-            format_err!("{name}: port {} plus [platform] port_offset is beyond 65535", file.manifest.port)
-        })?;
+        let port = file
+            .manifest
+            .port
+            .checked_add(config.platform.port_offset)
+            .ok_or_else(|| {
+                format_err!(
+                    "{name}: port {} plus [platform] port_offset is beyond 65535",
+                    file.manifest.port
+                )
+            })?;
         let address = SocketAddr::new(config.platform.listen, port);
         if let Some((other, _)) = addresses.iter().find(|(_, taken)| **taken == address) {
             bail!("{name} and {other} both want port {port}");
@@ -101,10 +110,17 @@ pub fn refuse_call_cycles(files: &Files) -> Result<()> {
     let calls = |file: &ComponentFile| {
         let calls = file.manifest.grants.http.iter().flat_map(|http| &http.call);
         let named = calls.filter(|call| call.act_as == ActAs::Service);
-        named.filter_map(|call| ServiceName::parse(&call.service).ok()).collect()
+        named
+            .filter_map(|call| ServiceName::parse(&call.service).ok())
+            .collect()
     };
-    let graph = files.iter().map(|file| (file.manifest.name.clone(), calls(file))).collect();
-    start_order(&graph).map(drop).map_err(|error| format_err!("[grants.http] call: {error}"))
+    let graph = files
+        .iter()
+        .map(|file| (file.manifest.name.clone(), calls(file)))
+        .collect();
+    start_order(&graph)
+        .map(drop)
+        .map_err(|error| format_err!("[grants.http] call: {error}"))
 }
 
 /// Turns component files into versions.
@@ -138,7 +154,10 @@ impl Loader {
         }
         let engine = engine::running(config.platform.instances_max, memory, tables)?;
         engine::tick(&engine)?;
-        let folder = options.cache.clone().unwrap_or_else(|| boot.data.join("cache"));
+        let folder = options
+            .cache
+            .clone()
+            .unwrap_or_else(|| boot.data.join("cache"));
         let cache = Cache::open(&folder, &engine)?;
         Ok(Self {
             engine,
@@ -166,25 +185,40 @@ impl Loader {
     }
 
     async fn load_checked(&self, file: ComponentFile) -> Result<(Arc<Version>, bool)> {
-        let service = self.services.get(&file.manifest.name).context("it is not configured in platform.toml")?;
+        let service = self
+            .services
+            .get(&file.manifest.name)
+            .context("it is not configured in platform.toml")?;
         let grants = approve(&file, service)?;
-        self.admit(&file, &grants).await?;
+        let serial = self.admit(&file, &grants).await?;
         let (component, cached) = {
-            let _turn = self.compilations.acquire().await.context("the host is stopping")?;
-            self.cache.get(&self.engine, &file, &self.boot.config).await?
+            let _turn = self
+                .compilations
+                .acquire()
+                .await
+                .context("the host is stopping")?;
+            self.cache
+                .get(&self.engine, &file, &self.boot.config)
+                .await?
         };
         let linker = self.linker(&grants)?;
-        let pre = linker.instantiate_pre(&component).context("linking it to what it was granted")?;
-        let version = self.assemble(file, service, grants, &pre).await?;
+        let pre = linker
+            .instantiate_pre(&component)
+            .context("linking it to what it was granted")?;
+        let version = self.assemble(file, service, (grants, serial), &pre).await?;
         Ok((Arc::new(version), cached))
     }
 
-    /// Asks the certificate authority; nothing runs without its certificate.
-    async fn admit(&self, file: &ComponentFile, grants: &Grants) -> Result<()> {
+    /// Asks the certificate authority; nothing runs without its certificate, whose serial number this answers.
+    async fn admit(&self, file: &ComponentFile, grants: &Grants) -> Result<String> {
         let approved = serde_json::to_string(grants).context("writing the grants down")?;
         let manifest = &file.manifest;
-        self.boot.authority.admit(&manifest.name, &manifest.version, &file.digest, &approved).await?;
-        Ok(())
+        let admitted = self
+            .boot
+            .authority
+            .admit(&manifest.name, &manifest.version, &file.digest, &approved)
+            .await?;
+        Ok(admitted.serial)
     }
 
     /// Only what is granted is in the linker, and WASI's baseline, behind which there is nothing.
@@ -193,7 +227,10 @@ impl Loader {
         // The p2 `exit` of the first call and the p3 interfaces are distinct versions: nothing is shadowed.
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
-        wasmtime_wasi_http::p3::bindings::http::types::add_to_linker::<_, WasiHttp>(&mut linker, StoreState::http)?;
+        wasmtime_wasi_http::p3::bindings::http::types::add_to_linker::<_, WasiHttp>(
+            &mut linker,
+            StoreState::http,
+        )?;
         let options = wasmtime_wasi_http::p2::bindings::http::types::LinkOptions::default();
         wasmtime_wasi_http::p2::bindings::http::types::add_to_linker::<_, WasiHttp>(
             &mut linker,
@@ -208,7 +245,7 @@ impl Loader {
         &self,
         file: ComponentFile,
         service: &ServiceConfig,
-        grants: Grants,
+        (grants, serial): (Grants, String),
         pre: &InstancePre<StoreState>,
     ) -> Result<Version> {
         let name = file.manifest.name.clone();
@@ -231,7 +268,8 @@ impl Loader {
             started: Instant::now(),
         });
         Ok(Version {
-            routes: RouteTable::new(&file.manifest.routes).map_err(|error| format_err!("{error}"))?,
+            routes: RouteTable::new(&file.manifest.routes)
+                .map_err(|error| format_err!("{error}"))?,
             metrics: self.boot.metrics.service(&name),
             proxy: proxy(pre, &file.exports)?,
             worker: trigger::job::worker(pre, &file.exports)?,
@@ -240,6 +278,7 @@ impl Loader {
             mesh: self.mesh.clone(),
             pools: pools(&context.limits, self.cores.count()),
             digest: file.digest,
+            serial,
             manifest: file.manifest,
             grants,
             context,
@@ -256,18 +295,31 @@ fn limits(host: &toml::Table, file: &ComponentFile, service: &ServiceConfig) -> 
 fn pools(limits: &Limits, cores: usize) -> Vec<Arc<Pool>> {
     let share = |total: usize| total.div_ceil(cores).max(1);
     (0..cores)
-        .map(|_| Pool::new(share(limits.invocations_max), share(limits.waiting_max), limits.waiting_ms_max))
+        .map(|_| {
+            Pool::new(
+                share(limits.invocations_max),
+                share(limits.waiting_max),
+                limits.waiting_ms_max,
+            )
+        })
         .collect()
 }
 
 /// The HTTP handler of either version of WASI; none where the component exports none.
-fn proxy(pre: &InstancePre<StoreState>, exports: &[String]) -> Result<Option<ProxyPre<StoreState>>> {
+fn proxy(
+    pre: &InstancePre<StoreState>,
+    exports: &[String],
+) -> Result<Option<ProxyPre<StoreState>>> {
     let exported = |prefix: &str| exports.iter().any(|export| export.starts_with(prefix));
     if exported("wasi:http/handler@0.3") {
-        return Ok(Some(ProxyPre::P3(wasmtime_wasi_http::p3::bindings::ServicePre::new(pre.clone())?)));
+        return Ok(Some(ProxyPre::P3(
+            wasmtime_wasi_http::p3::bindings::ServicePre::new(pre.clone())?,
+        )));
     }
     if exported("wasi:http/incoming-handler@0.2") {
-        return Ok(Some(ProxyPre::P2(wasmtime_wasi_http::p2::bindings::ProxyPre::new(pre.clone())?)));
+        return Ok(Some(ProxyPre::P2(
+            wasmtime_wasi_http::p2::bindings::ProxyPre::new(pre.clone())?,
+        )));
     }
     Ok(None)
 }

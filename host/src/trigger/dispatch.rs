@@ -25,16 +25,23 @@ pub struct Dispatch {
 }
 
 impl JobHandler for Dispatch {
-    fn handle(&self, _service: &ServiceName, job: Job) -> BoxFuture<'static, Result<Option<String>, Failure>> {
+    fn handle(
+        &self,
+        _service: &ServiceName,
+        job: Job,
+    ) -> BoxFuture<'static, Result<Option<String>, Failure>> {
         let Some(version) = self.service.live() else {
             let reason = format!("{} is not live", self.service.name);
             return Box::pin(std::future::ready(Err(Failure::retry(reason))));
         };
         let trust_domain = self.trust_domain.clone();
-        let task = self.cores.spawn(async move { run(version, job, &trust_domain).await });
+        let task = self
+            .cores
+            .spawn(async move { run(version, job, &trust_domain).await });
         Box::pin(async move {
             let task = AbortOnDrop(task);
-            task.await.unwrap_or_else(|error| Err(Failure::retry(format!("the host failed: {error}"))))
+            task.await
+                .unwrap_or_else(|error| Err(Failure::retry(format!("the host failed: {error}"))))
         })
     }
 }
@@ -45,7 +52,10 @@ struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 impl<T> Future for AbortOnDrop<T> {
     type Output = Result<T, tokio::task::JoinError>;
 
-    fn poll(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
         std::pin::Pin::new(&mut self.0).poll(context)
     }
 }
@@ -56,13 +66,23 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-async fn run(version: Arc<Version>, job: Job, trust_domain: &str) -> Result<Option<String>, Failure> {
+async fn run(
+    version: Arc<Version>,
+    job: Job,
+    trust_domain: &str,
+) -> Result<Option<String>, Failure> {
     if job.queue.starts_with(EVENTS_PREFIX) {
         let Some(event) = Event::from_delivery(&job) else {
             return Err(Failure::fatal("the delivery names no event"));
         };
         let invocation = invocation(&version, &job, Trigger::Event);
-        return event::deliver(&version, invocation, guest_event(event, job.attempt, trust_domain)).await.map(|()| None);
+        return event::deliver(
+            &version,
+            invocation,
+            guest_event(event, job.attempt, trust_domain),
+        )
+        .await
+        .map(|()| None);
     }
     let invocation = invocation(&version, &job, Trigger::Job);
     job::run(&version, invocation, guest_job(job)).await
@@ -76,7 +96,9 @@ fn invocation(version: &Version, job: &Job, trigger: Trigger) -> Arc<Invocation>
         caller: Principal::service(caller),
         user: None,
         address: None,
-        trace: job.trace.map_or_else(TraceContext::new_root, TraceContext::child),
+        trace: job
+            .trace
+            .map_or_else(TraceContext::new_root, TraceContext::child),
         path: Arc::new([version.context.name.clone()]),
         deadline: Instant::now() + Duration::from_millis(job.timeout_ms),
     })

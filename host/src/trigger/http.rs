@@ -102,7 +102,11 @@ impl Pool {
     }
 
     /// A turn, at once or after waiting; beyond the bounds a 503 that says when to come again.
-    async fn admit(&self, version: &Version, deadline: Instant) -> Result<OwnedSemaphorePermit, Problem> {
+    async fn admit(
+        &self,
+        version: &Version,
+        deadline: Instant,
+    ) -> Result<OwnedSemaphorePermit, Problem> {
         if let Ok(permit) = self.permits.clone().try_acquire_owned() {
             return Ok(permit);
         }
@@ -112,21 +116,33 @@ impl Pool {
         };
         if self.waiting.fetch_add(1, Relaxed) >= self.waiting_max {
             self.waiting.fetch_sub(1, Relaxed);
-            return Err(busy(format!("{} is busy and its queue is full; try again", version.context.name)));
+            return Err(busy(format!(
+                "{} is busy and its queue is full; try again",
+                version.context.name
+            )));
         }
         let patience = deadline.min(Instant::now() + self.waiting_max_time);
-        let permit = tokio::time::timeout_at(patience.into(), self.permits.clone().acquire_owned()).await;
+        let permit =
+            tokio::time::timeout_at(patience.into(), self.permits.clone().acquire_owned()).await;
         self.waiting.fetch_sub(1, Relaxed);
         match permit {
             Ok(Ok(permit)) => Ok(permit),
-            _ => Err(busy(format!("{} is busy; no turn came up in time; try again", version.context.name))),
+            _ => Err(busy(format!(
+                "{} is busy; no turn came up in time; try again",
+                version.context.name
+            ))),
         }
     }
 
     /// Hands work to an idle instance, the one used last first, or starts one.
     fn dispatch(self: &Arc<Self>, version: &Arc<Version>, mut work: Work) {
         loop {
-            let worker = self.idle.lock().expect("no holder of this lock panics").workers.pop();
+            let worker = self
+                .idle
+                .lock()
+                .expect("no holder of this lock panics")
+                .workers
+                .pop();
             let Some((_, worker)) = worker else { break };
             match worker.send(work) {
                 Ok(()) => return,
@@ -165,7 +181,11 @@ impl Pool {
     }
 
     fn forget(&self, id: u64) {
-        self.idle.lock().expect("no holder of this lock panics").workers.retain(|(known, _)| *known != id);
+        self.idle
+            .lock()
+            .expect("no holder of this lock panics")
+            .workers
+            .retain(|(known, _)| *known != id);
     }
 }
 
@@ -173,7 +193,13 @@ impl Pool {
 ///
 /// Answers a problem where the service could not: 503 when it is too busy, 504 past the deadline, 500 after a trap,
 /// 501 where the component answers no HTTP.
-pub async fn handle(version: &Arc<Version>, core: usize, invocation: Arc<Invocation>, request: Request, bounds: Bounds) -> Response {
+pub async fn handle(
+    version: &Arc<Version>,
+    core: usize,
+    invocation: Arc<Invocation>,
+    request: Request,
+    bounds: Bounds,
+) -> Response {
     let started = Instant::now();
     let answer = answer(version, core, invocation, request, bounds).await;
     let response = answer.unwrap_or_else(Problem::into_response);
@@ -182,7 +208,9 @@ pub async fn handle(version: &Arc<Version>, core: usize, invocation: Arc<Invocat
         status if status.is_client_error() => Outcome::Refused,
         _ => Outcome::Success,
     };
-    version.metrics.record(Trigger::Http, outcome, started.elapsed());
+    version
+        .metrics
+        .record(Trigger::Http, outcome, started.elapsed());
     response
 }
 
@@ -205,21 +233,47 @@ async fn answer(
     let (head, received) = futures::channel::oneshot::channel();
     let (failed, failure) = oneshot::channel();
     let link = Arc::new(Link::default());
-    pool.dispatch(version, Work { invocation, request, bounds, head, failed, link: link.clone(), _permit: permit });
+    pool.dispatch(
+        version,
+        Work {
+            invocation,
+            request,
+            bounds,
+            head,
+            failed,
+            link: link.clone(),
+            _permit: permit,
+        },
+    );
     match received.await {
         Ok(Ok(response)) => {
             link.responded.store(true, Relaxed);
-            Ok(response.map(|body| ResponseBody { body, link, sent: 0, ended: false, bounds }.boxed_unsync()))
+            Ok(response.map(|body| {
+                ResponseBody {
+                    body,
+                    link,
+                    sent: 0,
+                    ended: false,
+                    bounds,
+                }
+                .boxed_unsync()
+            }))
         }
         Ok(Err(error)) => Err(guest_error(version, &error)),
-        Err(_) => Err(failure.await.unwrap_or_else(|_| internal("the service ended unexpectedly"))),
+        Err(_) => Err(failure
+            .await
+            .unwrap_or_else(|_| internal("the service ended unexpectedly"))),
     }
 }
 
 /// The problem for an error code that the guest returned instead of a response.
 fn guest_error(version: &Version, error: &wasmtime::Error) -> Problem {
     tracing::warn!(service = %version.context.name, error = %chain(error), "the service answered with an error code");
-    Problem::new(StatusCode::BAD_GATEWAY, "service-error", format!("{} could not answer", version.context.name))
+    Problem::new(
+        StatusCode::BAD_GATEWAY,
+        "service-error",
+        format!("{} could not answer", version.context.name),
+    )
 }
 
 fn internal(detail: &str) -> Problem {
@@ -254,7 +308,13 @@ async fn serve(pool: &Pool, version: &Arc<Version>, first: Work) -> Option<Work>
         let result = run(
             &mut store,
             &proxy,
-            Call { request: work.request, head: work.head, link: &link, bounds: work.bounds, deadline: work.invocation.deadline },
+            Call {
+                request: work.request,
+                head: work.head,
+                link: &link,
+                bounds: work.bounds,
+                deadline: work.invocation.deadline,
+            },
         )
         .await;
         if let Err(error) = result {
@@ -268,8 +328,15 @@ async fn serve(pool: &Pool, version: &Arc<Version>, first: Work) -> Option<Work>
     Some(work)
 }
 
-async fn instantiate(version: &Version, store: &mut Store<StoreState>, deadline: Instant) -> wasmtime::Result<Proxy> {
-    let proxy = version.proxy.as_ref().context("the component exports no HTTP handler")?;
+async fn instantiate(
+    version: &Version,
+    store: &mut Store<StoreState>,
+    deadline: Instant,
+) -> wasmtime::Result<Proxy> {
+    let proxy = version
+        .proxy
+        .as_ref()
+        .context("the component exports no HTTP handler")?;
     tokio::time::timeout_at(deadline.into(), proxy.instantiate_async(store))
         .await
         .map_err(|_| format_err!("starting an instance took longer than the request's deadline"))?
@@ -277,18 +344,34 @@ async fn instantiate(version: &Version, store: &mut Store<StoreState>, deadline:
 }
 
 /// Logs why an invocation failed and tells its client as much as is its business.
-fn fail(version: &Version, store: &Store<StoreState>, error: &wasmtime::Error, failed: oneshot::Sender<Problem>) {
+fn fail(
+    version: &Version,
+    store: &Store<StoreState>,
+    error: &wasmtime::Error,
+    failed: oneshot::Sender<Problem>,
+) {
     let state = store.data();
+    if error.is::<Abandoned>() {
+        tracing::debug!(service = %version.context.name, "the client left before the response's end");
+        return;
+    }
     let trace = format!("{:032x}", state.invocation.trace.trace_id);
     let limit = state.budget.exceeded;
     tracing::error!(service = %version.context.name, trace_id = trace, limit, error = %chain(error), "an invocation failed");
     let name = &version.context.name;
     let problem = match limit {
-        Some("wall_ms_max") => {
-            Problem::new(StatusCode::GATEWAY_TIMEOUT, "deadline-exceeded", format!("{name} did not answer in time"))
-        }
-        Some(limit) => internal(&format!("{name} exceeded its limit {limit} and was stopped")).kind("limit-exceeded"),
-        None => internal(&format!("{name} failed and was stopped; the operator finds trace {trace} in the log")),
+        Some("wall_ms_max") => Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "deadline-exceeded",
+            format!("{name} did not answer in time"),
+        ),
+        Some(limit) => internal(&format!(
+            "{name} exceeded its limit {limit} and was stopped"
+        ))
+        .kind("limit-exceeded"),
+        None => internal(&format!(
+            "{name} failed and was stopped; the operator finds trace {trace} in the log"
+        )),
     };
     // The client may be gone, or have its response already.
     let _ = failed.send(problem);
@@ -305,11 +388,24 @@ struct Call<'a> {
 
 /// Runs one request to the end of its body and of what the guest does after it.
 async fn run(store: &mut Store<StoreState>, proxy: &Proxy, call: Call<'_>) -> wasmtime::Result<()> {
-    let Call { request, head, link, bounds, deadline } = call;
+    let Call {
+        request,
+        head,
+        link,
+        bounds,
+        deadline,
+    } = call;
     let result = {
         let invocation = store.run_concurrent(async |accessor| {
-            let prepared = accessor
-                .with(|mut store| Prepared::new(store.as_context_mut(), proxy, request, StoreState::http, head))?;
+            let prepared = accessor.with(|mut store| {
+                Prepared::new(
+                    store.as_context_mut(),
+                    proxy,
+                    request,
+                    StoreState::http,
+                    head,
+                )
+            })?;
             prepared.run(accessor, pending()).await?;
             poll_fn(|context| accessor.poll_no_interesting_tasks(context)).await;
             wasmtime::error::Ok(())
@@ -342,8 +438,20 @@ async fn watch(link: &Link, bounds: Bounds, deadline: Instant) -> wasmtime::Erro
 
 async fn abandoned() -> wasmtime::Error {
     tokio::time::sleep(Duration::from_millis(ABANDONED_MS_MAX)).await;
-    format_err!("the client left before the response's end")
+    Abandoned.into()
 }
+
+/// The client of a response has gone: the usual end of a live stream, and nobody's failure.
+#[derive(Debug)]
+struct Abandoned;
+
+impl std::fmt::Display for Abandoned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the client left before the response's end")
+    }
+}
+
+impl std::error::Error for Abandoned {}
 
 /// The wall-clock deadline has passed.
 #[derive(Debug)]
@@ -370,7 +478,10 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = HttpError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
         Poll::Ready(match frame {
             None if self.link.cut.load(Relaxed) => Some(Err(HttpError::HttpResponseIncomplete)),
@@ -381,7 +492,11 @@ impl Body for ResponseBody {
             Some(Ok(frame)) => {
                 self.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
                 let within = self.bounds.stream || self.sent <= self.bounds.response_bytes_max;
-                if within { Some(Ok(frame)) } else { Some(Err(HttpError::HttpResponseBodySize(Some(self.sent)))) }
+                if within {
+                    Some(Ok(frame))
+                } else {
+                    Some(Err(HttpError::HttpResponseBodySize(Some(self.sent))))
+                }
             }
             Some(Err(error)) => Some(Err(error)),
         })

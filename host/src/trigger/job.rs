@@ -17,23 +17,43 @@ wasmtime::component::bindgen!({
     exports: { default: async | store },
 });
 
-pub use self::{GuestPre as WorkerPre, exports::exprsn::queue::worker::Job as GuestJob, exprsn::queue::types::State};
+pub use self::{
+    GuestPre as WorkerPre, exports::exprsn::queue::worker::Job as GuestJob,
+    exprsn::queue::types::State,
+};
 
 /// The worker that `pre` exports; none where it exports none.
-pub fn worker(pre: &InstancePre<StoreState>, exports: &[String]) -> wasmtime::Result<Option<WorkerPre<StoreState>>> {
-    let exported = exports.iter().any(|export| export.starts_with("exprsn:queue/worker@"));
+pub fn worker(
+    pre: &InstancePre<StoreState>,
+    exports: &[String],
+) -> wasmtime::Result<Option<WorkerPre<StoreState>>> {
+    let exported = exports
+        .iter()
+        .any(|export| export.starts_with("exprsn:queue/worker@"));
     exported.then(|| WorkerPre::new(pre.clone())).transpose()
 }
 
 /// Runs one attempt of a job. The answer is the job's return value, or why it failed.
-pub async fn run(version: &Arc<Version>, invocation: Arc<Invocation>, job: GuestJob) -> Result<Option<String>, Failure> {
+pub async fn run(
+    version: &Arc<Version>,
+    invocation: Arc<Invocation>,
+    job: GuestJob,
+) -> Result<Option<String>, Failure> {
     run_fresh(version, Trigger::Job, invocation, async |mut store| {
-        let pre = version.worker.as_ref().ok_or_else(|| format_err!("the component exports no exprsn:queue/worker"))?;
+        let pre = version
+            .worker
+            .as_ref()
+            .ok_or_else(|| format_err!("the component exports no exprsn:queue/worker"))?;
         let guest = pre.instantiate_async(&mut store).await?;
         let answer = store
-            .run_concurrent(async |accessor| guest.exprsn_queue_worker().call_handle(accessor, job).await)
+            .run_concurrent(async |accessor| {
+                guest.exprsn_queue_worker().call_handle(accessor, job).await
+            })
             .await??;
-        Ok(answer.map_err(|failure| Failure { reason: failure.reason, retry: failure.retry }))
+        Ok(answer.map_err(|failure| Failure {
+            reason: failure.reason,
+            retry: failure.retry,
+        }))
     })
     .await
 }

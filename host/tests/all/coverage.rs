@@ -29,13 +29,16 @@ fn services() -> BTreeSet<String> {
 
 fn test_file_exists(name: &str) -> bool {
     let main = fs::read_to_string(root().join("host/tests/all/main.rs")).expect("main.rs");
-    root().join(format!("host/tests/all/{name}.rs")).is_file() && main.contains(&format!("mod {name};"))
+    root().join(format!("host/tests/all/{name}.rs")).is_file()
+        && main.contains(&format!("mod {name};"))
 }
 
 #[test]
 fn each_capability_is_a_package_a_module_and_a_test_file() {
-    let packages: BTreeSet<String> =
-        folders("wit/deps").iter().filter_map(|name| name.strip_prefix("exprsn-").map(str::to_owned)).collect();
+    let packages: BTreeSet<String> = folders("wit/deps")
+        .iter()
+        .filter_map(|name| name.strip_prefix("exprsn-").map(str::to_owned))
+        .collect();
     for package in &packages {
         assert!(
             capability::NAMES.contains(&package.as_str()),
@@ -44,10 +47,19 @@ fn each_capability_is_a_package_a_module_and_a_test_file() {
     }
     for name in capability::NAMES {
         let standard = matches!(*name, "config" | "http");
-        assert!(standard || packages.contains(*name), "capability `{name}` has no package: add wit/deps/exprsn-{name}/");
+        assert!(
+            standard || packages.contains(*name),
+            "capability `{name}` has no package: add wit/deps/exprsn-{name}/"
+        );
         let module = root().join(format!("host/src/capability/{name}/mod.rs"));
-        assert!(module.is_file(), "capability `{name}` has no module: add host/src/capability/{name}/mod.rs");
-        assert!(test_file_exists(name), "capability `{name}` has no test: add host/tests/all/{name}.rs and its mod line");
+        assert!(
+            module.is_file(),
+            "capability `{name}` has no module: add host/src/capability/{name}/mod.rs"
+        );
+        assert!(
+            test_file_exists(name),
+            "capability `{name}` has no test: add host/tests/all/{name}.rs and its mod line"
+        );
     }
 }
 
@@ -55,15 +67,33 @@ fn each_capability_is_a_package_a_module_and_a_test_file() {
 fn each_service_is_configured_migrated_and_tested() {
     let config = fs::read_to_string(root().join("platform.toml")).expect("platform.toml");
     let config = Config::parse(&config).expect("platform.toml is valid");
-    let configured: BTreeSet<String> = config.service.keys().map(|name| name.short().to_owned()).collect();
-    assert_eq!(configured, services(), "platform.toml's [service.…] and the folders of components/ differ");
+    let configured: BTreeSet<String> = config
+        .service
+        .keys()
+        .map(|name| name.short().to_owned())
+        .collect();
+    assert_eq!(
+        configured,
+        services(),
+        "platform.toml's [service.…] and the folders of components/ differ"
+    );
     let listed: BTreeSet<String> = ALL.iter().map(ToString::to_string).collect();
-    assert_eq!(listed, services(), "ALL in host/tests/all/harness.rs and the folders of components/ differ");
+    assert_eq!(
+        listed,
+        services(),
+        "ALL in host/tests/all/harness.rs and the folders of components/ differ"
+    );
     for service in services() {
-        assert!(test_file_exists(&service), "service `{service}` has no test: add host/tests/all/{service}.rs and its mod line");
+        assert!(
+            test_file_exists(&service),
+            "service `{service}` has no test: add host/tests/all/{service}.rs and its mod line"
+        );
         let migrations = root().join(format!("migrations/{service}"));
-        let manifest = fs::read_to_string(root().join(format!("components/{service}/component.toml"))).expect("a manifest");
-        let manifest = Manifest::parse(&manifest).unwrap_or_else(|error| panic!("{service}: {error}"));
+        let manifest =
+            fs::read_to_string(root().join(format!("components/{service}/component.toml")))
+                .expect("a manifest");
+        let manifest =
+            Manifest::parse(&manifest).unwrap_or_else(|error| panic!("{service}: {error}"));
         assert_eq!(
             manifest.grants.sql.is_some(),
             migrations.is_dir(),
@@ -77,12 +107,17 @@ fn each_component_imports_what_it_is_granted_neither_more_nor_less() {
     let config = fs::read_to_string(root().join("platform.toml")).expect("platform.toml");
     let config = Config::parse(&config).expect("platform.toml is valid");
     for (name, service) in &config.service {
-        let file = ComponentFile::read(&crate::harness::built("components").join(&service.component))
-            .unwrap_or_else(|error| panic!("{error:?}"));
-        file.check_requests().unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        let file =
+            ComponentFile::read(&crate::harness::built("components").join(&service.component))
+                .unwrap_or_else(|error| panic!("{error:?}"));
+        file.check_requests()
+            .unwrap_or_else(|error| panic!("{name}: {error:?}"));
         let asked: BTreeSet<&str> = file.manifest.grants.names().into_iter().collect();
         let granted: BTreeSet<&str> = service.grants.keys().map(String::as_str).collect();
-        assert_eq!(asked, granted, "[service.{name}] grants in platform.toml and [grants.…] in its component.toml differ");
+        assert_eq!(
+            asked, granted,
+            "[service.{name}] grants in platform.toml and [grants.…] in its component.toml differ"
+        );
     }
 }
 
@@ -95,7 +130,10 @@ fn platform_toml_documents_every_key_with_its_default() {
     ];
     for (key, value) in defaults.iter().flatten() {
         let line = format!("# {key} = {value}");
-        assert!(text.contains(&line), "platform.toml does not document `{line}`");
+        assert!(
+            text.contains(&line),
+            "platform.toml does not document `{line}`"
+        );
     }
 }
 
@@ -105,7 +143,13 @@ fn every_guest_is_used_by_a_test() {
         .expect("tests")
         .map(|entry| fs::read_to_string(entry.expect("an entry").path()).unwrap_or_default())
         .collect();
-    for guest in folders("host/tests/guests").iter().filter(|guest| *guest != "target") {
-        assert!(tests.contains(&format!("\"{guest}\"")), "guest `{guest}` is used by no test in host/tests/all");
+    for guest in folders("host/tests/guests")
+        .iter()
+        .filter(|guest| *guest != "target")
+    {
+        assert!(
+            tests.contains(&format!("\"{guest}\"")),
+            "guest `{guest}` is used by no test in host/tests/all"
+        );
     }
 }

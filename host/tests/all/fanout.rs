@@ -17,8 +17,16 @@ fn users(platform: &Platform, count: usize) -> Vec<User> {
             "permissions": ["read", "write", "append", "update", "delete"],
             "expiresIn": 3600,
         });
-        let answer = platform.call("ca", "POST", "/api/tokens").token(&operator).json(&claims).send().expect_status(201);
-        let token = answer.json()["token"].as_str().unwrap_or_else(|| panic!("token {index}")).to_owned();
+        let answer = platform
+            .call("ca", "POST", "/api/tokens")
+            .token(&operator)
+            .json(&claims)
+            .send()
+            .expect_status(201);
+        let token = answer.json()["token"]
+            .as_str()
+            .unwrap_or_else(|| panic!("token {index}"))
+            .to_owned();
         User { id, token }
     })
 }
@@ -31,11 +39,17 @@ fn in_parallel<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T
         let handles: Vec<_> = (0..threads)
             .map(|thread| {
                 scope.spawn(move || {
-                    (thread..count).step_by(threads).map(|index| (index, work(index))).collect::<Vec<_>>()
+                    (thread..count)
+                        .step_by(threads)
+                        .map(|index| (index, work(index)))
+                        .collect::<Vec<_>>()
                 })
             })
             .collect();
-        handles.into_iter().flat_map(|handle| handle.join().expect("the thread ends")).collect()
+        handles
+            .into_iter()
+            .flat_map(|handle| handle.join().expect("the thread ends"))
+            .collect()
     });
     results.sort_by_key(|(index, _)| *index);
     results.into_iter().map(|(_, result)| result).collect()
@@ -44,23 +58,38 @@ fn in_parallel<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T
 fn follow(platform: &Platform, followers: &[User], author: &User) {
     in_parallel(followers.len(), |index| {
         let path = format!("/api/users/{}/follow", author.id);
-        let answer = platform.call("timeline", "PUT", &path).token(&followers[index].token).send();
+        let answer = platform
+            .call("timeline", "PUT", &path)
+            .token(&followers[index].token)
+            .send();
         assert!(answer.status < 300, "{}", answer.text());
     });
 }
 
 fn post(platform: &Platform, author: &User, content: &str) -> Option<String> {
-    let call = platform.call("timeline", "POST", "/api/posts").token(&author.token).json(&json!({ "content": content }));
+    let call = platform
+        .call("timeline", "POST", "/api/posts")
+        .token(&author.token)
+        .json(&json!({ "content": content }));
     let answer = call.try_send().ok()?.expect_status(201).json();
     Some(answer["id"].as_str().expect("an id").to_owned())
 }
 
 /// How often each post stands in a list that is read page after page.
-fn counted(platform: &Platform, service: &str, path: &str, user: &User, id_of: fn(&Value) -> &Value) -> BTreeMap<String, usize> {
+fn counted(
+    platform: &Platform,
+    service: &str,
+    path: &str,
+    user: &User,
+    id_of: fn(&Value) -> &Value,
+) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     let mut cursor = String::new();
     loop {
-        let page = platform.call(service, "GET", &format!("{path}?limit=100{cursor}")).token(&user.token).send();
+        let page = platform
+            .call(service, "GET", &format!("{path}?limit=100{cursor}"))
+            .token(&user.token)
+            .send();
         let page = page.expect_status(200).json();
         for item in page["items"].as_array().expect("items") {
             if let Some(id) = id_of(item).as_str() {
@@ -75,24 +104,41 @@ fn counted(platform: &Platform, service: &str, path: &str, user: &User, id_of: f
 }
 
 fn home(platform: &Platform, user: &User) -> BTreeMap<String, usize> {
-    counted(platform, "timeline", "/api/timeline/home", user, |item| &item["id"])
+    counted(platform, "timeline", "/api/timeline/home", user, |item| {
+        &item["id"]
+    })
 }
 
 fn inbox(platform: &Platform, user: &User) -> BTreeMap<String, usize> {
-    counted(platform, "herald", "/api/notifications", user, |item| &item["data"]["postId"])
+    counted(platform, "herald", "/api/notifications", user, |item| {
+        &item["postId"]
+    })
 }
 
 /// Waits until no queue of the platform has anything left to do, and none has failed.
 fn settled(platform: &Platform) {
     eventually("all queues are empty", || {
-        let answer = platform.call("setup", "GET", "/api/queues").token(&platform.operator()).send().expect_status(200);
+        let answer = platform
+            .call("setup", "GET", "/api/queues")
+            .token(&platform.operator())
+            .send()
+            .expect_status(200);
         let queues = answer.json();
-        let queues = queues.as_array().or(queues["items"].as_array()).expect("queues").clone();
+        let queues = queues
+            .as_array()
+            .or(queues["items"].as_array())
+            .expect("queues")
+            .clone();
         let open: u64 = queues
             .iter()
-            .flat_map(|queue| ["waiting", "active", "prioritized"].map(|state| queue[state].as_u64().unwrap_or(0)))
+            .flat_map(|queue| {
+                ["waiting", "active", "prioritized"].map(|state| queue[state].as_u64().unwrap_or(0))
+            })
             .sum();
-        let failed: Vec<_> = queues.iter().filter(|queue| queue["failed"].as_u64() != Some(0)).collect();
+        let failed: Vec<_> = queues
+            .iter()
+            .filter(|queue| queue["failed"].as_u64() != Some(0))
+            .collect();
         assert!(failed.is_empty(), "jobs failed: {failed:?}");
         (open == 0).then_some(())
     });
@@ -100,19 +146,31 @@ fn settled(platform: &Platform) {
 
 /// Every follower has exactly `posts` (and what else is in `others`), each once.
 fn expect_delivered(platform: &Platform, followers: &[User], posts: &[String]) {
-    for (what, read) in [("home", home as fn(&Platform, &User) -> _), ("inbox", inbox)] {
+    for (what, read) in [
+        ("home", home as fn(&Platform, &User) -> _),
+        ("inbox", inbox),
+    ] {
         eventually(&format!("the last {what} has all posts"), || {
             let last = followers.last().expect("a follower");
             let seen: BTreeMap<String, usize> = read(platform, last);
-            posts.iter().all(|post| seen.contains_key(post)).then_some(())
+            posts
+                .iter()
+                .all(|post| seen.contains_key(post))
+                .then_some(())
         });
         in_parallel(followers.len(), |index| {
             let seen: BTreeMap<String, usize> = eventually("all posts are there", || {
                 let seen: BTreeMap<String, usize> = read(platform, &followers[index]);
-                posts.iter().all(|post| seen.contains_key(post)).then_some(seen)
+                posts
+                    .iter()
+                    .all(|post| seen.contains_key(post))
+                    .then_some(seen)
             });
             for (post, times) in &seen {
-                assert_eq!(*times, 1, "{what} of follower {index} has {post} {times} times");
+                assert_eq!(
+                    *times, 1,
+                    "{what} of follower {index} has {post} {times} times"
+                );
             }
         });
     }
@@ -120,7 +178,10 @@ fn expect_delivered(platform: &Platform, followers: &[User], posts: &[String]) {
 
 #[test]
 fn one_post_reaches_a_thousand_followers_exactly_once_and_is_counted() {
-    let platform = Platform::start(&Setup { services: ALL, ..Setup::default() });
+    let platform = Platform::start(&Setup {
+        services: ALL,
+        ..Setup::default()
+    });
     let author = users(&platform, 1).remove(0);
     let followers = users(&platform, FOLLOWERS);
     follow(&platform, &followers, &author);
@@ -129,17 +190,26 @@ fn one_post_reaches_a_thousand_followers_exactly_once_and_is_counted() {
     settled(&platform);
     expect_delivered(&platform, &followers, std::slice::from_ref(&id));
     let stats = eventually("pulse has counted the post", || {
-        let answer = platform.call("pulse", "GET", &format!("/api/stats/posts/{id}")).token(&author.token).send();
+        let answer = platform
+            .call("pulse", "GET", &format!("/api/stats/posts/{id}"))
+            .token(&author.token)
+            .send();
         (answer.status == 200 && answer.json()["deliveries"] == FOLLOWERS).then(|| answer.json())
     });
     assert_eq!(stats["deliveries"], FOLLOWERS, "{stats}");
-    let stats = platform.call("pulse", "GET", &format!("/api/stats/users/{}", author.id)).token(&author.token).send();
+    let stats = platform
+        .call("pulse", "GET", &format!("/api/stats/users/{}", author.id))
+        .token(&author.token)
+        .send();
     assert_eq!(stats.expect_status(200).json()["posts"], 1);
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_when_the_host_is_killed_in_the_middle() {
-    let platform = Platform::start(&Setup { services: ALL, ..Setup::default() });
+    let platform = Platform::start(&Setup {
+        services: ALL,
+        ..Setup::default()
+    });
     let author = users(&platform, 1).remove(0);
     let followers = users(&platform, FOLLOWERS);
     follow(&platform, &followers, &author);
@@ -163,10 +233,17 @@ fn nothing_acknowledged_is_lost_when_the_host_is_killed_in_the_middle() {
         });
         platform.restart();
     }
-    assert!(!acknowledged.is_empty(), "no post was acknowledged before a kill");
+    assert!(
+        !acknowledged.is_empty(),
+        "no post was acknowledged before a kill"
+    );
     settled(&platform);
     expect_delivered(&platform, &followers, &acknowledged);
     for id in &acknowledged {
-        platform.call("timeline", "GET", &format!("/api/posts/{id}")).token(&author.token).send().expect_status(200);
+        platform
+            .call("timeline", "GET", &format!("/api/posts/{id}"))
+            .token(&author.token)
+            .send()
+            .expect_status(200);
     }
 }

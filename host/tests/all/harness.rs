@@ -40,7 +40,9 @@ pub struct Setup<'a> {
 }
 
 /// All services of the checked-in platform.toml.
-pub const ALL: &[&str] = &["ca", "setup", "auth", "nexus", "timeline", "herald", "pulse"];
+pub const ALL: &[&str] = &[
+    "ca", "setup", "auth", "nexus", "timeline", "herald", "pulse",
+];
 
 /// A running platform.
 pub struct Platform {
@@ -68,7 +70,12 @@ impl Platform {
     /// A platform with all services, shared by the tests of this binary that do not harm it.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Platform> = OnceLock::new();
-        SHARED.get_or_init(|| Self::start(&Setup { services: ALL, ..Setup::default() }))
+        SHARED.get_or_init(|| {
+            Self::start(&Setup {
+                services: ALL,
+                ..Setup::default()
+            })
+        })
     }
 
     /// Starts a platform with an empty data directory and waits until it is ready.
@@ -85,20 +92,38 @@ impl Platform {
         let config = folder.path().join("platform.toml");
         fs::write(&config, configuration(setup, &address)).expect("the configuration is written");
         let data = folder.path().join("data");
-        Self { address, data, config, own_cache: setup.own_cache, running: Mutex::new(None), _folder: folder }
+        Self {
+            address,
+            data,
+            config,
+            own_cache: setup.own_cache,
+            running: Mutex::new(None),
+            _folder: folder,
+        }
     }
 
     /// Starts the host on the present data directory and waits for the ready line.
     pub fn restart(&self) {
         if let Err(output) = self.try_restart() {
-            panic!("the platform did not become ready:\n{output}\n{}", self.log());
+            panic!(
+                "the platform did not become ready:\n{output}\n{}",
+                self.log()
+            );
         }
     }
 
     /// The same, answering what was printed when the host ends before it is ready.
     pub fn try_restart(&self) -> Result<(), String> {
-        let log = fs::File::options().create(true).append(true).open(self.log_path()).expect("the log opens");
-        let mut child = self.command(&["up", "--stop-with-stdin"]).stderr(log).spawn().expect("the host starts");
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .expect("the log opens");
+        let mut child = self
+            .command(&["up", "--stop-with-stdin"])
+            .stderr(log)
+            .spawn()
+            .expect("the host starts");
         let stdin = child.stdin.take();
         let lines = lines(child.stdout.take().expect("stdout is piped"));
         let deadline = Instant::now() + READY_MAX;
@@ -130,7 +155,9 @@ impl Platform {
                 command.arg("--cache").arg(cache());
             }
         }
-        command.env_remove("AUTO_START_SERVICES").env_remove("RUST_LOG");
+        command
+            .env_remove("AUTO_START_SERVICES")
+            .env_remove("RUST_LOG");
         command.current_dir(self._folder.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command
@@ -138,21 +165,37 @@ impl Platform {
 
     /// SIGKILL: nothing is finished, nothing is closed.
     pub fn kill(&self) {
-        let mut running = self.running.lock().expect("the lock").take().expect("the host runs");
+        let mut running = self
+            .running
+            .lock()
+            .expect("the lock")
+            .take()
+            .expect("the host runs");
         running.child.kill().expect("the host is killed");
         running.child.wait().expect("the host is waited for");
     }
 
     /// Asks the host to drain and waits for its end.
     pub fn stop(&self) -> ExitStatus {
-        let mut running = self.running.lock().expect("the lock").take().expect("the host runs");
+        let mut running = self
+            .running
+            .lock()
+            .expect("the lock")
+            .take()
+            .expect("the host runs");
         drop(running.stdin.take());
         running.child.wait().expect("the host is waited for")
     }
 
     /// The host's process id.
     pub fn pid(&self) -> u32 {
-        self.running.lock().expect("the lock").as_ref().expect("the host runs").child.id()
+        self.running
+            .lock()
+            .expect("the lock")
+            .as_ref()
+            .expect("the host runs")
+            .child
+            .id()
     }
 
     fn log_path(&self) -> PathBuf {
@@ -166,7 +209,10 @@ impl Platform {
 
     /// The operator's token.
     pub fn operator(&self) -> String {
-        fs::read_to_string(self.data.join("operator.token")).expect("the operator's token").trim().to_owned()
+        fs::read_to_string(self.data.join("operator.token"))
+            .expect("the operator's token")
+            .trim()
+            .to_owned()
     }
 
     /// A request to a service by its short name (or a guest by its full name).
@@ -188,12 +234,29 @@ impl Platform {
             "email": format!("{username}@example.org"),
             "password": "correct horse battery staple 7",
         });
-        let registered = self.call("auth", "POST", "/api/auth/register").json(&account).send().expect_status(201);
+        let registered = self
+            .call("auth", "POST", "/api/auth/register")
+            .json(&account)
+            .send()
+            .expect_status(201);
         let login = serde_json::json!({ "identifier": username, "password": account["password"] });
-        let answer = self.call("auth", "POST", "/api/auth/login").json(&login).send().expect_status(200).json();
+        let answer = self
+            .call("auth", "POST", "/api/auth/login")
+            .json(&login)
+            .send()
+            .expect_status(200)
+            .json();
         let id = registered.json();
-        let id = id.pointer("/user/id").or(id.pointer("/id")).and_then(Value::as_str).expect("the user's id").to_owned();
-        let token = answer["accessToken"].as_str().expect("an access token").to_owned();
+        let id = id
+            .pointer("/user/id")
+            .or(id.pointer("/id"))
+            .and_then(Value::as_str)
+            .expect("the user's id")
+            .to_owned();
+        let token = answer["accessToken"]
+            .as_str()
+            .expect("an access token")
+            .to_owned();
         User { id, token }
     }
 }
@@ -223,7 +286,12 @@ pub struct Call {
 
 impl Call {
     pub fn new(method: &str, url: &str) -> Self {
-        Self { method: method.to_owned(), url: url.to_owned(), headers: Vec::new(), body: Vec::new() }
+        Self {
+            method: method.to_owned(),
+            url: url.to_owned(),
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -244,12 +312,18 @@ impl Call {
         for (name, value) in fields {
             let encoded: String = value.bytes().fold(String::new(), |mut text, byte| {
                 let _ = match byte {
-                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => write!(text, "{}", byte as char),
+                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+                        write!(text, "{}", byte as char)
+                    }
                     other => write!(text, "%{other:02X}"),
                 };
                 text
             });
-            let _ = write!(body, "{}{name}={encoded}", if body.is_empty() { "" } else { "&" });
+            let _ = write!(
+                body,
+                "{}{name}={encoded}",
+                if body.is_empty() { "" } else { "&" }
+            );
         }
         self.body("application/x-www-form-urlencoded", body)
     }
@@ -263,7 +337,8 @@ impl Call {
     /// Sends the request and reads the whole answer. Panics only where there is no answer.
     pub fn send(self) -> Answer {
         let described = format!("{} {}", self.method, self.url);
-        self.try_send().unwrap_or_else(|error| panic!("{described}: {error}"))
+        self.try_send()
+            .unwrap_or_else(|error| panic!("{described}: {error}"))
     }
 
     /// The same, for requests that may go without an answer.
@@ -271,25 +346,41 @@ impl Call {
         let (status, headers, mut reader, described) = self.open()?;
         let mut body = Vec::new();
         reader.read_to_end(&mut body)?;
-        Ok(Answer { status, headers, body, described })
+        Ok(Answer {
+            status,
+            headers,
+            body,
+            described,
+        })
     }
 
     /// Sends the request and leaves the body to be read: for streams.
-    #[allow(clippy::type_complexity, reason = "used in two places, and a name would say no more")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "used in two places, and a name would say no more"
+    )]
     pub fn open(self) -> Result<(u16, http::HeaderMap, Box<dyn Read + Send>, String), ureq::Error> {
         let described = format!("{} {}", self.method, self.url);
-        let mut request = http::Request::builder().method(self.method.as_str()).uri(&self.url);
+        let mut request = http::Request::builder()
+            .method(self.method.as_str())
+            .uri(&self.url);
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        let bodiless = self.body.is_empty() && matches!(self.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "DELETE");
+        let bodiless = self.body.is_empty()
+            && matches!(self.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "DELETE");
         let response = if bodiless {
             agent().run(request.body(()).expect("a request"))?
         } else {
             agent().run(request.body(self.body).expect("a request"))?
         };
         let (parts, body) = response.into_parts();
-        Ok((parts.status.as_u16(), parts.headers, Box::new(body.into_reader()), described))
+        Ok((
+            parts.status.as_u16(),
+            parts.headers,
+            Box::new(body.into_reader()),
+            described,
+        ))
     }
 }
 
@@ -321,11 +412,15 @@ impl Answer {
     }
 
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{}: {error}: {}", self.described, self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{}: {error}: {}", self.described, self.text()))
     }
 
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 
     #[track_caller]
@@ -338,9 +433,19 @@ impl Answer {
     #[track_caller]
     pub fn expect_problem(self, status: u16, text: &str) -> Self {
         let answer = self.expect_status(status);
-        assert_eq!(answer.header("content-type"), "application/problem+json", "{}", answer.described);
+        assert_eq!(
+            answer.header("content-type"),
+            "application/problem+json",
+            "{}",
+            answer.described
+        );
         assert_eq!(answer.json()["status"], status, "{}", answer.text());
-        assert!(answer.text().contains(text), "{}: no `{text}` in {}", answer.described, answer.text());
+        assert!(
+            answer.text().contains(text),
+            "{}: no `{text}` in {}",
+            answer.described,
+            answer.text()
+        );
         answer
     }
 }
@@ -360,16 +465,27 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
 
 /// A folder of built components: `components` or `guests` in the target directory.
 pub fn built(folder: &str) -> PathBuf {
-    let target = Path::new(EXPRSN).ancestors().nth(2).expect("the binary lies in <target>/<profile>");
+    let target = Path::new(EXPRSN)
+        .ancestors()
+        .nth(2)
+        .expect("the binary lies in <target>/<profile>");
     let built = target.join(folder);
     let flag = if folder == "guests" { " --guests" } else { "" };
-    assert!(built.is_dir(), "`{}` is not there: run `cargo xtask build-components{flag}` first", built.display());
+    assert!(
+        built.is_dir(),
+        "`{}` is not there: run `cargo xtask build-components{flag}` first",
+        built.display()
+    );
     built
 }
 
 /// Compiled code, shared by all platforms of a test run.
 fn cache() -> PathBuf {
-    Path::new(EXPRSN).ancestors().nth(2).expect("the binary lies in <target>/<profile>").join("test-cache")
+    Path::new(EXPRSN)
+        .ancestors()
+        .nth(2)
+        .expect("the binary lies in <target>/<profile>")
+        .join("test-cache")
 }
 
 /// The port of a service or guest, from its manifest.
@@ -381,17 +497,28 @@ pub fn port(service: &str) -> u64 {
 fn manifest(service: &str) -> toml::Table {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let candidates = [
-        root.join("../components").join(service).join("component.toml"),
-        root.join("tests/guests").join(service).join("component.toml"),
+        root.join("../components")
+            .join(service)
+            .join("component.toml"),
+        root.join("tests/guests")
+            .join(service)
+            .join("component.toml"),
     ];
-    let text = candidates.iter().find_map(|path| fs::read_to_string(path).ok());
-    text.unwrap_or_else(|| panic!("no component.toml of `{service}`")).parse().expect("a manifest")
+    let text = candidates
+        .iter()
+        .find_map(|path| fs::read_to_string(path).ok());
+    text.unwrap_or_else(|| panic!("no component.toml of `{service}`"))
+        .parse()
+        .expect("a manifest")
 }
 
 /// A configuration with the services wanted, as the checked-in platform.toml has them, on an address of its own.
 fn configuration(setup: &Setup<'_>, address: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../platform.toml");
-    let mut config: toml::Table = fs::read_to_string(path).expect("platform.toml").parse().expect("platform.toml parses");
+    let mut config: toml::Table = fs::read_to_string(path)
+        .expect("platform.toml")
+        .parse()
+        .expect("platform.toml parses");
     let mut services = toml::Table::new();
     if let Some(checked_in) = config.get("service").and_then(toml::Value::as_table) {
         for name in setup.services {
@@ -402,8 +529,15 @@ fn configuration(setup: &Setup<'_>, address: &str) -> String {
     for guest in setup.guests {
         let manifest = manifest(guest);
         let name = manifest["name"].as_str().expect("a name").to_owned();
-        let asked = manifest.get("grants").and_then(toml::Value::as_table).cloned().unwrap_or_default();
-        let grants: toml::Table = asked.keys().map(|key| (key.clone(), "as-requested".into())).collect();
+        let asked = manifest
+            .get("grants")
+            .and_then(toml::Value::as_table)
+            .cloned()
+            .unwrap_or_default();
+        let grants: toml::Table = asked
+            .keys()
+            .map(|key| (key.clone(), "as-requested".into()))
+            .collect();
         let component = built("guests").join(format!("{name}.wasm"));
         let component = component.to_str().expect("a path").to_owned();
         let mut service = toml::Table::new();
@@ -412,8 +546,16 @@ fn configuration(setup: &Setup<'_>, address: &str) -> String {
         services.insert(name, service.into());
     }
     config.insert("service".to_owned(), services.into());
-    merge(&mut config, setup.config.parse().expect("the added configuration parses"));
-    let listen: toml::Table = format!("[platform]\nlisten = \"{address}\"").parse().expect("an address");
+    merge(
+        &mut config,
+        setup
+            .config
+            .parse()
+            .expect("the added configuration parses"),
+    );
+    let listen: toml::Table = format!("[platform]\nlisten = \"{address}\"")
+        .parse()
+        .expect("an address");
     merge(&mut config, listen);
     config.to_string()
 }
@@ -433,7 +575,12 @@ fn merge(into: &mut toml::Table, from: toml::Table) {
 fn next_address() -> String {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
-    format!("127.{}.{}.{}", high.clamp(1, 254), low, NEXT.fetch_add(1, Relaxed))
+    format!(
+        "127.{}.{}.{}",
+        high.clamp(1, 254),
+        low,
+        NEXT.fetch_add(1, Relaxed)
+    )
 }
 
 fn lines(output: impl Read + Send + 'static) -> mpsc::Receiver<String> {

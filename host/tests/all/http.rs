@@ -8,14 +8,22 @@ use std::{
 
 fn platform() -> &'static Platform {
     static PLATFORM: std::sync::OnceLock<Platform> = std::sync::OnceLock::new();
-    PLATFORM.get_or_init(|| Platform::start(&Setup { guests: &["hello", "relay"], ..Setup::default() }))
+    PLATFORM.get_or_init(|| {
+        Platform::start(&Setup {
+            guests: &["hello", "relay"],
+            ..Setup::default()
+        })
+    })
 }
 
 /// Sends bytes as they are and answers the first line of what comes back, and all of it.
 fn raw(bytes: &[u8]) -> (String, String) {
     let origin = platform().origin("hello");
-    let mut stream = TcpStream::connect(origin.strip_prefix("http://").expect("an origin")).expect("a connection");
-    stream.set_read_timeout(Some(crate::harness::PATIENCE)).expect("a timeout");
+    let mut stream = TcpStream::connect(origin.strip_prefix("http://").expect("an origin"))
+        .expect("a connection");
+    stream
+        .set_read_timeout(Some(crate::harness::PATIENCE))
+        .expect("a timeout");
     stream.write_all(bytes).expect("sent");
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -25,33 +33,62 @@ fn raw(bytes: &[u8]) -> (String, String) {
 
 #[test]
 fn a_granted_call_reaches_the_other_service_and_names_the_caller() {
-    let who = platform().call("hello", "GET", "/pass/exprsn-relay/who").send().expect_status(200).json();
+    let who = platform()
+        .call("hello", "GET", "/pass/exprsn-relay/who")
+        .send()
+        .expect_status(200)
+        .json();
     assert_eq!(who["caller"], "exprsn-hello");
-    assert_eq!(who["path"], serde_json::json!(["exprsn-hello", "exprsn-relay"]));
+    assert_eq!(
+        who["path"],
+        serde_json::json!(["exprsn-hello", "exprsn-relay"])
+    );
     assert!(who["user"].is_null(), "{who}");
 }
 
 #[test]
 fn a_call_needs_the_permission_of_the_route_that_it_calls() {
     // The call grant covers the path, but gives `read` only, which is what GET stands for.
-    platform().call("hello", "GET", "/pass/exprsn-relay/admin").send().expect_problem(403, "does not include `admin`");
+    platform()
+        .call("hello", "GET", "/pass/exprsn-relay/admin")
+        .send()
+        .expect_problem(403, "does not include `admin`");
 }
 
 #[test]
 fn a_route_that_is_not_declared_is_a_404_and_another_method_a_405() {
-    platform().call("hello", "GET", "/undeclared").send().expect_problem(404, "/undeclared");
-    let answer = platform().call("hello", "PUT", "/hello").send().expect_problem(405, "GET");
+    platform()
+        .call("hello", "GET", "/undeclared")
+        .send()
+        .expect_problem(404, "/undeclared");
+    let answer = platform()
+        .call("hello", "PUT", "/hello")
+        .send()
+        .expect_problem(405, "GET");
     assert_eq!(answer.header("allow"), "GET");
-    let answer = platform().call("hello", "OPTIONS", "/hello").send().expect_status(204);
+    let answer = platform()
+        .call("hello", "OPTIONS", "/hello")
+        .send()
+        .expect_status(204);
     assert_eq!(answer.header("allow"), "GET");
-    let answer = platform().call("hello", "HEAD", "/hello").send().expect_status(200);
+    let answer = platform()
+        .call("hello", "HEAD", "/hello")
+        .send()
+        .expect_status(200);
     assert!(answer.body.is_empty());
 }
 
 #[test]
 fn a_body_is_echoed_whole_up_to_the_limit_and_refused_beyond_it() {
-    let body: Vec<u8> = (0..1 << 20).map(|index| u8::try_from(index % 251).expect("small")).collect();
-    let call = |body: Vec<u8>| platform().call("hello", "POST", "/echo").body("application/octet-stream", body).send();
+    let body: Vec<u8> = (0..1 << 20)
+        .map(|index| u8::try_from(index % 251).expect("small"))
+        .collect();
+    let call = |body: Vec<u8>| {
+        platform()
+            .call("hello", "POST", "/echo")
+            .body("application/octet-stream", body)
+            .send()
+    };
     assert_eq!(call(body.clone()).expect_status(200).body, body);
     let too_large = [body.as_slice(), b"x"].concat();
     call(too_large).expect_problem(413, "1048576");
@@ -117,13 +154,24 @@ fn errors_when_limit_exceeded() {
         ..Setup::default()
     });
     let statuses: Vec<u16> = std::thread::scope(|scope| {
-        let calls: Vec<_> = (0..12).map(|_| scope.spawn(|| platform.call("hostile", "GET", "/loop").send())).collect();
-        let answers: Vec<_> = calls.into_iter().map(|call| call.join().expect("an answer")).collect();
+        let calls: Vec<_> = (0..12)
+            .map(|_| scope.spawn(|| platform.call("hostile", "GET", "/loop").send()))
+            .collect();
+        let answers: Vec<_> = calls
+            .into_iter()
+            .map(|call| call.join().expect("an answer"))
+            .collect();
         for answer in answers.iter().filter(|answer| answer.status == 503) {
             assert_eq!(answer.header("retry-after"), "1", "{}", answer.text());
         }
         answers.iter().map(|answer| answer.status).collect()
     });
-    assert!(statuses.contains(&503) && statuses.contains(&500), "{statuses:?}");
-    platform.call("hostile", "GET", "/calm").send().expect_status(200);
+    assert!(
+        statuses.contains(&503) && statuses.contains(&500),
+        "{statuses:?}"
+    );
+    platform
+        .call("hostile", "GET", "/calm")
+        .send()
+        .expect_status(200);
 }

@@ -10,7 +10,12 @@ use std::{
 
 fn up(folder: &Path, config: &str) -> Output {
     fs::write(folder.join("platform.toml"), config).expect("written");
-    Command::new(EXPRSN).arg("up").current_dir(folder).env_remove("AUTO_START_SERVICES").output().expect("it runs")
+    Command::new(EXPRSN)
+        .arg("up")
+        .current_dir(folder)
+        .env_remove("AUTO_START_SERVICES")
+        .output()
+        .expect("it runs")
 }
 
 /// Starts with `config` and expects a failure whose one message contains all of `expected`.
@@ -40,12 +45,18 @@ fn hello() -> String {
 
 #[test]
 fn an_unknown_key_is_named() {
-    refuses("[platform]\ncolour = 1\n", &["platform.toml", "colour", "line 2"]);
+    refuses(
+        "[platform]\ncolour = 1\n",
+        &["platform.toml", "colour", "line 2"],
+    );
 }
 
 #[test]
 fn a_wrong_type_is_named() {
-    refuses("[platform]\ncores = \"many\"\n", &["platform.toml", "cores", "many"]);
+    refuses(
+        "[platform]\ncores = \"many\"\n",
+        &["platform.toml", "cores", "many"],
+    );
 }
 
 #[test]
@@ -58,7 +69,10 @@ fn an_unknown_capability_is_named() {
 
 #[test]
 fn an_absent_component_is_named() {
-    refuses("[service.exprsn-hello]\ncomponent = \"absent.wasm\"\n", &["absent.wasm", "cargo xtask build-components"]);
+    refuses(
+        "[service.exprsn-hello]\ncomponent = \"absent.wasm\"\n",
+        &["absent.wasm", "cargo xtask build-components"],
+    );
 }
 
 #[test]
@@ -70,19 +84,34 @@ fn a_corrupt_component_is_named() {
     fs::write(&corrupt, &bytes[..bytes.len() / 2]).expect("written");
     expect_error(&up(folder.path(), &config), &["corrupt.wasm", "corrupt"]);
     fs::write(&corrupt, b"not wasm at all").expect("written");
-    expect_error(&up(folder.path(), &config), &["corrupt.wasm", "not a WebAssembly component"]);
+    expect_error(
+        &up(folder.path(), &config),
+        &["corrupt.wasm", "not a WebAssembly component"],
+    );
     // Sections intact, code broken: the compiler finds it.
     let middle = bytes.len() / 2;
     bytes[middle..middle + 64].fill(0xff);
     fs::write(&corrupt, &bytes).expect("written");
-    let config = hello().replace(built("guests").join("exprsn-hello.wasm").to_str().unwrap(), corrupt.to_str().unwrap());
-    expect_error(&up(folder.path(), &format!("[platform]\nlisten = \"127.98.7.6\"\n{config}")), &["corrupt.wasm"]);
+    let config = hello().replace(
+        built("guests").join("exprsn-hello.wasm").to_str().unwrap(),
+        corrupt.to_str().unwrap(),
+    );
+    expect_error(
+        &up(
+            folder.path(),
+            &format!("[platform]\nlisten = \"127.98.7.6\"\n{config}"),
+        ),
+        &["corrupt.wasm"],
+    );
 }
 
 #[test]
 fn a_busy_port_is_named() {
     let taken = TcpListener::bind("127.98.7.5:3101").expect("a port");
-    refuses(&format!("[platform]\nlisten = \"127.98.7.5\"\n{}", hello()), &["127.98.7.5:3101", "exprsn-hello", "port_offset"]);
+    refuses(
+        &format!("[platform]\nlisten = \"127.98.7.5\"\n{}", hello()),
+        &["127.98.7.5:3101", "exprsn-hello", "port_offset"],
+    );
     drop(taken);
 }
 
@@ -97,15 +126,28 @@ fn a_data_directory_that_cannot_be_written_is_named() {
 
 #[test]
 fn a_second_host_on_the_same_data_is_refused() {
-    let platform = Platform::start(&Setup { guests: &["hello"], ..Setup::default() });
-    let output = platform.command(&["up"]).stderr(Stdio::piped()).output().expect("it runs");
+    let platform = Platform::start(&Setup {
+        guests: &["hello"],
+        ..Setup::default()
+    });
+    let output = platform
+        .command(&["up"])
+        .stderr(Stdio::piped())
+        .output()
+        .expect("it runs");
     expect_error(&output, &["another host is running", "--data"]);
-    platform.call("hello", "GET", "/hello").send().expect_status(200);
+    platform
+        .call("hello", "GET", "/hello")
+        .send()
+        .expect_status(200);
 }
 
 #[test]
 fn a_stop_finishes_requests_and_exits_with_success() {
-    let platform = Platform::start(&Setup { guests: &["hostile"], ..Setup::default() });
+    let platform = Platform::start(&Setup {
+        guests: &["hostile"],
+        ..Setup::default()
+    });
     let origin = platform.origin("hostile");
     let (sent, waiting) = std::sync::mpsc::channel();
     let slow = std::thread::spawn(move || {
@@ -125,6 +167,12 @@ fn a_stop_finishes_requests_and_exits_with_success() {
 fn a_service_that_is_not_configured_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("platform.toml"), hello()).expect("written");
-    let output = Command::new(EXPRSN).args(["up", "--services", "hello,nothing"]).current_dir(folder.path()).output();
-    expect_error(&output.expect("it runs"), &["exprsn-nothing", "there are: hello"]);
+    let output = Command::new(EXPRSN)
+        .args(["up", "--services", "hello,nothing"])
+        .current_dir(folder.path())
+        .output();
+    expect_error(
+        &output.expect("it runs"),
+        &["exprsn-nothing", "there are: hello"],
+    );
 }

@@ -146,8 +146,7 @@ async fn broadcast(AnyJson(message): AnyJson) -> Result<NoContent> {
 }
 
 async fn call() -> Result<AnyJson> {
-    let answer = http::post("http://exprsn-echo/echo/json")
-        .json(&json!({ "text": "called" }))
+    let answer = http::get("http://exprsn-hello/hello")
         .timeout_ms(2_000)
         .send()
         .await?
@@ -161,14 +160,10 @@ async fn forward(request: Request) -> Result<Response> {
         .path_and_query()
         .trim_start_matches("/forward")
         .to_owned();
-    Ok(http::forward(request, "exprsn-echo", &target).await?)
+    Ok(http::forward(request, "exprsn-hello", &target).await?)
 }
 
-async fn create(
-    caller: Caller,
-    key: IdempotencyKey,
-    Json(new): Json<NewNote>,
-) -> Result<Response> {
+async fn create(caller: Caller, key: IdempotencyKey, Json(new): Json<NewNote>) -> Result<Response> {
     let content = fingerprint(&new);
     let author_id = caller.principal().subject.clone();
     idempotent(&key, &caller, &content, || insert(author_id, new)).await
@@ -217,7 +212,8 @@ async fn show(Path(id): Path<String>) -> Result<Json<Note>> {
     let statement =
         "SELECT id, text, author_id, created_at, indexed, seen FROM notes WHERE id = $1";
     let note = sql::query_one_as(statement, params![id]).await?;
-    note.map(Json).ok_or_else(|| Problem::not_found("note", &id))
+    note.map(Json)
+        .ok_or_else(|| Problem::not_found("note", &id))
 }
 
 async fn index(job: Job<NoteId>) -> JobResult<String> {

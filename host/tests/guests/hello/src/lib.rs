@@ -29,7 +29,9 @@ fn routes() -> Router {
 }
 
 async fn hello() -> Json<Hello> {
-    Json(Hello { message: "hello".to_owned() })
+    Json(Hello {
+        message: "hello".to_owned(),
+    })
 }
 
 async fn write(user: User) -> Json<Hello> {
@@ -39,24 +41,34 @@ async fn write(user: User) -> Json<Hello> {
 async fn who_am_i(caller: Caller, headers: Headers) -> Json<WhoAmI> {
     let invocation = ca::current();
     Json(WhoAmI {
-        caller: format!("{:?}", invocation.caller.kind).to_lowercase(),
+        caller: invocation.caller.kind.name().to_owned(),
         subject: invocation.caller.subject.clone(),
         user: invocation.user.as_ref().map(|user| user.subject.clone()),
         path: invocation.path.clone(),
         trace_id: invocation.trace_id.clone(),
-        authorization_seen: headers.get("authorization").is_some() || caller.principal().subject == "leaked",
+        authorization_seen: headers.get("authorization").is_some()
+            || caller.principal().subject == "leaked",
     })
 }
 
 async fn echo(body: Body) -> Result<Response> {
     let bytes = body.bytes(64 << 20).await?;
-    Ok(Response::ok().header("content-type", "application/octet-stream").body(bytes))
+    Ok(Response::ok()
+        .header("content-type", "application/octet-stream")
+        .body(bytes))
 }
 
 async fn pass(Path((service, path)): Path<(String, String)>) -> Result<Response> {
     let answer = http::get(format!("http://{service}/{path}")).send().await?;
     let status = answer.status();
-    Ok(Response::new(status).header("content-type", "application/json").body(answer.bytes(1 << 20).await?))
+    let media_type = answer
+        .headers()
+        .get("content-type")
+        .unwrap_or("text/plain")
+        .to_owned();
+    Ok(Response::new(status)
+        .header("content-type", media_type)
+        .body(answer.bytes(1 << 20).await?))
 }
 
 exprsn_sdk::export!(http = routes);

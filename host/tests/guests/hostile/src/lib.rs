@@ -47,7 +47,9 @@ async fn recurse() -> Text {
 
 async fn endless_body() -> Response {
     let chunks = exprsn_sdk::stream::repeat_with(|| Ok(vec![b'x'; 64 << 10]));
-    Response::ok().header("content-type", "text/plain").body(Body::from_stream(chunks))
+    Response::ok()
+        .header("content-type", "text/plain")
+        .body(Body::from_stream(chunks))
 }
 
 async fn sleep() -> Text {

@@ -10,7 +10,10 @@ struct Who {
 }
 
 fn routes() -> Router {
-    Router::new("Exprsn Relay", env!("CARGO_PKG_VERSION")).get("/hello", hello).get("/who", who).get("/admin", hello)
+    Router::new("Exprsn Relay", env!("CARGO_PKG_VERSION"))
+        .get("/hello", hello)
+        .get("/who", who)
+        .get("/admin", hello)
 }
 
 async fn hello() -> Text {

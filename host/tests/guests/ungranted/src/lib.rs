@@ -7,7 +7,11 @@ fn routes() -> Router {
 }
 
 async fn rows() -> Result<Text> {
-    Ok(Text(sql::execute("DELETE FROM rows", params![]).await?.to_string()))
+    Ok(Text(
+        sql::execute("DELETE FROM rows", params![])
+            .await?
+            .to_string(),
+    ))
 }
 
 exprsn_sdk::export!(http = routes);
