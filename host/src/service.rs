@@ -242,7 +242,7 @@ mod tests {
         let name = |text: &&str| ServiceName::parse(text).unwrap();
         edges
             .iter()
-            .map(|(from, to)| (name(from), to.iter().map(|to| name(to)).collect()))
+            .map(|(from, to)| (name(from), to.iter().map(name).collect()))
             .collect()
     }
 

@@ -60,13 +60,14 @@ struct InvocationLabels {
 }
 
 type GuestLabels = Vec<(String, String)>;
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// Every metric of the host, and those that services make.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
     invocations: Family<InvocationLabels, Counter>,
-    durations: Family<ServiceLabel, Histogram, fn() -> Histogram>,
+    durations: Histograms<ServiceLabel>,
     instances: Family<ServiceLabel, Gauge>,
     shed: Family<ServiceLabel, Counter>,
     guests: Mutex<Guests>,
@@ -75,7 +76,7 @@ pub struct Metrics {
 #[derive(Debug, Default)]
 struct Guests {
     counters: HashMap<String, Family<GuestLabels, Counter>>,
-    histograms: HashMap<String, Family<GuestLabels, Histogram, fn() -> Histogram>>,
+    histograms: HashMap<String, Histograms<GuestLabels>>,
 }
 
 /// How an invocation ended.

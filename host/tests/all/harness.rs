@@ -188,6 +188,7 @@ impl Platform {
     }
 
     /// The host's process id.
+    #[allow(dead_code, reason = "the benchmarks use it")]
     pub fn pid(&self) -> u32 {
         self.running
             .lock()
