@@ -157,7 +157,7 @@ fn requests(effort: &Effort) -> Vec<Row> {
 /// From sending a post until the last follower's home timeline and inbox have it.
 fn fan_out(effort: &Effort) -> Row {
     let platform = Platform::start(&Setup {
-        services: ALL,
+        services: &ALL,
         ..Setup::default()
     });
     let operator = platform.operator();
@@ -210,7 +210,7 @@ fn fan_out(effort: &Effort) -> Row {
 /// From the command to the ready line with all services, and what the host holds at rest.
 fn starts() -> Vec<Row> {
     let platform = Platform::prepare(&Setup {
-        services: ALL,
+        services: &ALL,
         own_cache: true,
         ..Setup::default()
     });

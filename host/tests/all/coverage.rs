@@ -1,6 +1,5 @@
 //! A list exists once; what must follow from it is compared here, and each message says which file to add.
 
-use crate::harness::ALL;
 use exprsn::{capability, component::ComponentFile, config::Config, manifest::Manifest};
 use std::{
     collections::BTreeSet,
@@ -28,6 +27,7 @@ fn services() -> BTreeSet<String> {
 }
 
 fn test_file_exists(name: &str) -> bool {
+    let name = name.replace('-', "_");
     let main = fs::read_to_string(root().join("host/tests/all/main.rs")).expect("main.rs");
     root().join(format!("host/tests/all/{name}.rs")).is_file()
         && main.contains(&format!("mod {name};"))
@@ -76,12 +76,6 @@ fn each_service_is_configured_migrated_and_tested() {
         configured,
         services(),
         "platform.toml's [service.…] and the folders of components/ differ"
-    );
-    let listed: BTreeSet<String> = ALL.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        listed,
-        services(),
-        "ALL in host/tests/all/harness.rs and the folders of components/ differ"
     );
     for service in services() {
         assert!(

@@ -179,7 +179,7 @@ fn expect_delivered(platform: &Platform, followers: &[User], posts: &[String]) {
 #[test]
 fn one_post_reaches_a_thousand_followers_exactly_once_and_is_counted() {
     let platform = Platform::start(&Setup {
-        services: ALL,
+        services: &ALL,
         ..Setup::default()
     });
     let author = users(&platform, 1).remove(0);
@@ -207,7 +207,7 @@ fn one_post_reaches_a_thousand_followers_exactly_once_and_is_counted() {
 #[test]
 fn nothing_acknowledged_is_lost_when_the_host_is_killed_in_the_middle() {
     let platform = Platform::start(&Setup {
-        services: ALL,
+        services: &ALL,
         ..Setup::default()
     });
     let author = users(&platform, 1).remove(0);

@@ -258,7 +258,7 @@ fn a_component_that_is_not_granted_what_it_asks_for_does_not_load() {
 #[test]
 fn every_service_needs_a_token_where_its_manifest_says_so() {
     let platform = Platform::shared();
-    for service in ALL {
+    for service in ALL.iter() {
         let path = format!(
             "{}/../components/{service}/component.toml",
             env!("CARGO_MANIFEST_DIR")

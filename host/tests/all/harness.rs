@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{
-        Mutex, OnceLock,
+        LazyLock, Mutex, OnceLock,
         atomic::{AtomicU8, Ordering::Relaxed},
         mpsc,
     },
@@ -39,10 +39,21 @@ pub struct Setup<'a> {
     pub own_cache: bool,
 }
 
-/// All services of the checked-in platform.toml.
-pub const ALL: &[&str] = &[
-    "ca", "setup", "auth", "nexus", "timeline", "herald", "pulse",
-];
+/// Short names of all services of the checked-in platform.toml.
+pub static ALL: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+    let services = checked_in();
+    let names = services["service"].as_table().expect("services").keys();
+    names
+        .map(|name| name.trim_start_matches("exprsn-").to_owned().leak() as &str)
+        .collect()
+});
+
+/// The checked-in platform.toml.
+fn checked_in() -> toml::Table {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../platform.toml");
+    let text = fs::read_to_string(path).expect("platform.toml");
+    text.parse().expect("platform.toml parses")
+}
 
 /// A running platform.
 pub struct Platform {
@@ -72,7 +83,7 @@ impl Platform {
         static SHARED: OnceLock<Platform> = OnceLock::new();
         SHARED.get_or_init(|| {
             Self::start(&Setup {
-                services: ALL,
+                services: &ALL,
                 ..Setup::default()
             })
         })
@@ -515,11 +526,7 @@ fn manifest(service: &str) -> toml::Table {
 
 /// A configuration with the services wanted, as the checked-in platform.toml has them, on an address of its own.
 fn configuration(setup: &Setup<'_>, address: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../platform.toml");
-    let mut config: toml::Table = fs::read_to_string(path)
-        .expect("platform.toml")
-        .parse()
-        .expect("platform.toml parses");
+    let mut config = checked_in();
     let mut services = toml::Table::new();
     if let Some(checked_in) = config.get("service").and_then(toml::Value::as_table) {
         for name in setup.services {

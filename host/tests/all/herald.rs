@@ -461,7 +461,7 @@ fn with_loopback() -> Platform {
     let config = "[service.exprsn-herald.config]\n\
         webhook_loopback = \"true\"\ndelivery_attempts = \"3\"\ndelivery_backoff_ms = \"20\"\n";
     Platform::start(&Setup {
-        services: ALL,
+        services: &ALL,
         config,
         ..Setup::default()
     })

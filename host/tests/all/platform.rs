@@ -10,7 +10,7 @@ fn the_registry_shows_what_runs() {
         .send()
         .expect_status(200)
         .json();
-    for service in ALL {
+    for service in ALL.iter() {
         let name = format!("exprsn-{service}");
         let found = services
             .as_array()

@@ -133,7 +133,7 @@ fn a_service_registers_and_is_listed() {
 #[test]
 fn every_service_tells_its_health_with_true_readings() {
     let platform = Platform::shared();
-    for service in crate::harness::ALL {
+    for service in crate::harness::ALL.iter() {
         let health = platform
             .call(service, "GET", "/health")
             .send()
@@ -194,7 +194,7 @@ fn the_gateway_reaches_services_by_their_short_names() {
 #[test]
 fn every_service_describes_itself_in_openapi_as_its_manifest_does() {
     let platform = Platform::shared();
-    for service in crate::harness::ALL {
+    for service in crate::harness::ALL.iter() {
         let document = platform
             .call(service, "GET", "/openapi.json")
             .send()

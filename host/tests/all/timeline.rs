@@ -579,7 +579,7 @@ fn an_import_follows_many_and_skips_those_that_it_cannot() {
 fn posts_of_the_much_followed_are_merged_at_read() {
     let config = "[service.exprsn-timeline.config]\nfanout_followers_max = \"1\"";
     let platform = Platform::start(&Setup {
-        services: ALL,
+        services: &ALL,
         config,
         ..Setup::default()
     });

@@ -87,10 +87,6 @@ fn fill(template: &str, name: &str, port: u64) -> String {
         .replace("{{name}}", name)
         .replace("{{title}}", &title(name))
         .replace("{{port}}", &port.to_string())
-        .replace(
-            "{{offset}}",
-            &(20_000 + (port - FIRST_FREE_PORT) % 100 * 100).to_string(),
-        )
 }
 
 /// Adds `mod <module>;` among the others, in alphabetical order.
