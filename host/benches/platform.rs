@@ -106,51 +106,36 @@ fn requests(effort: &Effort) -> Vec<Row> {
             latency[index].push(load(1).run().median_us());
         }
     }
-    let rate = throughput.map(median);
-    let wait = latency.map(median);
+    request_rows(throughput.map(median), latency.map(median))
+}
+
+fn request_rows(rate: [f64; 3], wait: [f64; 3]) -> Vec<Row> {
+    let row = |work, subject, unit, value| Row {
+        work,
+        subject,
+        unit,
+        value,
+        peer: None,
+    };
+    let (handler, calling) = ("trivial handler", "handler that calls another service");
+    let latency = "latency, one connection, median";
+    let hop = "service-to-service hop, authorised, added at the median";
     vec![
+        row(handler, "native hyper", "requests/s", rate[0]),
         Row {
-            work: "trivial handler",
-            subject: "native hyper",
-            unit: "requests/s",
-            value: rate[0],
-            peer: None,
-        },
-        Row {
-            work: "trivial handler",
-            subject: "component",
-            unit: "requests/s",
-            value: rate[1],
             peer: Some(("native hyper", rate[1] / rate[0])),
+            ..row(handler, "component", "requests/s", rate[1])
         },
         Row {
-            work: "handler that calls another service",
-            subject: "two components",
-            unit: "requests/s",
-            value: rate[2],
-            peer: Some(("component", rate[2] / rate[1])),
+            peer: Some(("one component", rate[2] / rate[1])),
+            ..row(calling, "two components", "requests/s", rate[2])
         },
+        row(latency, "native hyper", "µs", wait[0]),
         Row {
-            work: "latency, one connection, median",
-            subject: "native hyper",
-            unit: "µs",
-            value: wait[0],
-            peer: None,
-        },
-        Row {
-            work: "latency, one connection, median",
-            subject: "component",
-            unit: "µs",
-            value: wait[1],
             peer: Some(("native hyper", wait[1] / wait[0])),
+            ..row(latency, "component", "µs", wait[1])
         },
-        Row {
-            work: "service-to-service hop, added at the median",
-            subject: "in process",
-            unit: "µs",
-            value: wait[2] - wait[1],
-            peer: None,
-        },
+        row(hop, "in process", "µs", wait[2] - wait[1]),
     ]
 }
 

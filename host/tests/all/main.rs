@@ -1,5 +1,7 @@
 //! The one integration-test binary: a file for each capability and each service, over real HTTP against the real binary.
 
+#![allow(clippy::too_many_lines, reason = "a test reads as one story")]
+
 mod harness;
 
 mod auth;
