@@ -198,8 +198,18 @@ impl Platform {
         running.child.wait().expect("the host is waited for")
     }
 
+    /// Waits for the end of a host that something else has asked to stop.
+    pub fn wait(&self) -> ExitStatus {
+        let mut running = self
+            .running
+            .lock()
+            .expect("the lock")
+            .take()
+            .expect("the host runs");
+        running.child.wait().expect("the host is waited for")
+    }
+
     /// The host's process id.
-    #[allow(dead_code, reason = "the benchmarks use it")]
     pub fn pid(&self) -> u32 {
         self.running
             .lock()

@@ -176,3 +176,47 @@ fn a_service_that_is_not_configured_is_named() {
         &["exprsn-nothing", "there are: hello"],
     );
 }
+
+#[test]
+fn code_that_was_tampered_with_is_not_loaded_but_compiled_anew() {
+    let platform = Platform::start(&Setup {
+        guests: &["hello"],
+        own_cache: true,
+        ..Setup::default()
+    });
+    assert!(platform.stop().success());
+    let cached: Vec<_> = fs::read_dir(platform.data.join("cache"))
+        .expect("the cache")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "cwasm")
+        })
+        .collect();
+    assert_eq!(cached.len(), 1, "{cached:?}");
+    let mut code = fs::read(&cached[0]).expect("the code");
+    let middle = code.len() / 2;
+    code[middle] ^= 1;
+    fs::write(&cached[0], code).expect("written");
+    platform.restart();
+    assert!(platform.log().contains("cached code is not authentic"));
+    platform
+        .call("hello", "GET", "/hello")
+        .send()
+        .expect_status(200);
+    assert!(platform.stop().success());
+    platform.restart();
+    assert!(platform.log().contains("from the cache"));
+}
+
+#[test]
+fn an_interrupt_drains_and_exits_with_success() {
+    let platform = Platform::start(&Setup {
+        guests: &["hello"],
+        ..Setup::default()
+    });
+    let pid = platform.pid().to_string();
+    let sent = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(sent.expect("kill is there").success());
+    assert!(platform.wait().success());
+}
