@@ -36,6 +36,9 @@ const BASELINE: &[&str] = &[
 
 const MAC_BYTES: usize = 32;
 
+/// Compiled components that the cache keeps.
+const CACHED_MAX: usize = 256;
+
 /// A component file, read and checked, not yet compiled.
 #[derive(Debug)]
 pub struct ComponentFile {
@@ -260,6 +263,7 @@ impl Cache {
         let mut sealed = hmac::sign(&self.key, &code).as_ref().to_vec();
         sealed.extend_from_slice(&code);
         write_atomically(&path, &sealed)?;
+        self.prune(&path);
         let component = self.load(engine, &path)?;
         Ok((
             component.context(
@@ -267,6 +271,28 @@ impl Cache {
             )?,
             false,
         ))
+    }
+
+    /// Removes the files written longest ago, but for `CACHED_MAX` and the one just written.
+    fn prune(&self, written: &Path) {
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return;
+        };
+        let mut cached: Vec<_> = entries
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "cwasm")
+                    && path != written
+            })
+            .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
+            .collect();
+        cached.sort();
+        let surplus = cached.len().saturating_sub(CACHED_MAX);
+        for (_, path) in &cached[..surplus] {
+            // Another host may share the folder and have removed it already.
+            let _ = fs::remove_file(path);
+        }
     }
 
     /// Loads a cached file; none if there is none or it is not authentic (which is logged, and compiled anew).
