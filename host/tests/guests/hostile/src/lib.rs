@@ -53,6 +53,7 @@ async fn endless_body() -> Response {
 }
 
 async fn sleep() -> Text {
+    log::info!("going to sleep");
     sleep_ms(60_000).await;
     Text("woke up")
 }
