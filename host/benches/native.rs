@@ -17,9 +17,7 @@ pub fn serve() -> SocketAddr {
                 .enable_all()
                 .build()
                 .expect("a runtime");
-            runtime.block_on(accept(
-                tokio::net::TcpListener::from_std(listener).expect("a listener"),
-            ));
+            runtime.block_on(accept(listener));
         });
     }
     address
@@ -35,7 +33,8 @@ fn listen(address: SocketAddr) -> std::net::TcpListener {
     socket.into()
 }
 
-async fn accept(listener: tokio::net::TcpListener) {
+async fn accept(listener: std::net::TcpListener) {
+    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
         stream.set_nodelay(true).expect("TCP");
