@@ -35,6 +35,7 @@ use crate::{
     clock,
     invocation::{Permission, Permissions, Principal, PrincipalKind},
     name::ServiceName,
+    withheld::WithheldGrants,
 };
 use arc_swap::ArcSwap;
 use ledger::{Ledger, Remembered};
@@ -109,6 +110,7 @@ pub struct Authority {
     signer: Arc<Signer>,
     revoked: ArcSwap<HashSet<String>>,
     revocations: watch::Sender<u64>,
+    withheld: WithheldGrants,
 }
 
 impl Authority {
@@ -159,9 +161,15 @@ impl Authority {
             signer: Arc::new(Signer::new(&folder.join("keys"))),
             revoked: ArcSwap::from_pointee(revoked_certificates.into_iter().collect()),
             revocations: watch::Sender::new(0),
+            withheld: WithheldGrants::default(),
         });
         authority.write_operator_token(now_s)?;
         Ok(authority)
+    }
+
+    /// Grants that are withheld from services which have them.
+    pub fn withheld(&self) -> &WithheldGrants {
+        &self.withheld
     }
 
     /// Tokens, for what is more than [`Authority::authenticate`] and [`Authority::authorise`].

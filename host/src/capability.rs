@@ -23,6 +23,10 @@ pub struct Boot {
     pub authority: Arc<Authority>,
     /// Jobs and events; shared by `queue`, `events` and the outbox of `sql`.
     pub broker: Arc<queue::Broker>,
+    /// Component files that the host was given.
+    pub library: Arc<crate::library::Library>,
+    /// The platform itself, for those who may change it.
+    pub control: Arc<crate::platform::Control>,
     /// What is running; filled when the platform has started.
     pub registry: Arc<crate::service::Registry>,
 }

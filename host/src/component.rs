@@ -69,17 +69,18 @@ impl ComponentFile {
             .with_context(|| format!("component `{}` cannot be used", path.display()))
     }
 
-    fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
+    pub(crate) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
         let sections = Sections::read(&bytes)?;
         let manifest = sections.manifest.ok_or_else(|| {
             format_err!("it has no `{MANIFEST_SECTION}` section; build it with `cargo xtask build-components`")
         })?;
         let manifest = Manifest::parse(&manifest)
             .map_err(|error| format_err!("its component.toml is not valid: {error}"))?;
-        let migrations = match sections.migrations {
+        let mut migrations = match sections.migrations {
             Some(json) => serde_json::from_str(&json).context("its migrations cannot be read")?,
             None => Migrations::default(),
         };
+        migrations.schema = manifest.schema;
         let digest = hex(digest::digest(&digest::SHA256, &bytes).as_ref());
         Ok(Self {
             path: path.to_owned(),
@@ -342,7 +343,7 @@ fn secret_file(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Writes a file with mode 0600 under another name and renames it, so that no reader sees half of it.
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = path.with_extension(format!("tmp-{}", uuid::Uuid::new_v4().simple()));
     let write = || -> std::io::Result<()> {
         let mut file = fs::OpenOptions::new()

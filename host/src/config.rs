@@ -51,6 +51,20 @@ pub struct PlatformConfig {
     pub hops_max: usize,
     /// How long a call between services may take, in milliseconds.
     pub call_ms_max: u64,
+    /// How long a version is watched after a swap, in milliseconds: if it does worse than the one before, that returns.
+    pub swap_watch_ms: u64,
+    /// Invocations of a new version before it is compared with the old one.
+    pub swap_invocations_min: u64,
+    /// How many times the old version's share of failures is too much …
+    pub swap_error_factor: f64,
+    /// … and the share of failures that is never too much.
+    pub swap_error_floor: f64,
+    /// How many times the old version's 95th percentile of latency is too slow …
+    pub swap_p95_factor: f64,
+    /// … and the latency that is never too slow, in milliseconds.
+    pub swap_p95_floor_ms: u64,
+    /// Health checks in a row that a version on watch may fail before it goes.
+    pub swap_unhealthy_max: u32,
     /// `text` or `json`.
     pub log_format: LogFormat,
     /// A `tracing` filter: `info`, `exprsn=debug`.
@@ -81,6 +95,13 @@ impl Default for PlatformConfig {
             compile_cpu_s_max: 120,
             hops_max: 4,
             call_ms_max: 3_000,
+            swap_watch_ms: 30_000,
+            swap_invocations_min: 20,
+            swap_error_factor: 2.0,
+            swap_error_floor: 0.01,
+            swap_p95_factor: 2.0,
+            swap_p95_floor_ms: 50,
+            swap_unhealthy_max: 2,
             log_format: LogFormat::Text,
             log_filter: "info".to_owned(),
         }
@@ -88,7 +109,7 @@ impl Default for PlatformConfig {
 }
 
 /// One service as the operator runs it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
     /// The component's file, relative to the folder of components.

@@ -278,6 +278,16 @@ pub struct Invocation {
 }
 
 impl Invocation {
+    /// The same with nobody as its caller, nor anybody behind it.
+    pub fn anonymous(&self) -> Self {
+        Self {
+            caller: Principal::anonymous(),
+            user: None,
+            address: None,
+            ..self.clone()
+        }
+    }
+
     /// The one whose rights count: the user where there is one, else the caller.
     pub fn principal(&self) -> &Arc<Principal> {
         self.user.as_ref().unwrap_or(&self.caller)

@@ -307,7 +307,7 @@ async fn admitted(
     request: Request,
     arrival: Arrival,
 ) -> Result<Response, Problem> {
-    let version = service.live().ok_or_else(|| not_live(service));
+    let version = service.pick().ok_or_else(|| not_live(service));
     let checked = version.and_then(|version| {
         check(mesh, service, &version, &request, &arrival).map(|way| (version, way))
     });
@@ -344,6 +344,10 @@ fn check(
     request: &Request,
     arrival: &Arrival,
 ) -> Result<Way, Problem> {
+    version
+        .context
+        .check("*", "")
+        .map_err(|reason| withheld(service, &reason))?;
     let (method, path) = (request.method().as_str(), request.uri().path());
     let route = match version.routes.find(method, path) {
         RouteMatch::Found(route) => route,
@@ -404,6 +408,13 @@ fn not_live(service: &Service) -> Problem {
         _ => format!("{} is {}", service.name, state.as_str()),
     };
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-live", detail).retry_after(1)
+}
+
+/// All of the service's grants are withheld: it does nothing until its operator restores them.
+fn withheld(service: &Service, reason: &str) -> Problem {
+    tracing::debug!(service = %service.name, reason, "a request is refused");
+    let detail = format!("{} is suspended by its operator", service.name);
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "withheld", detail).retry_after(5)
 }
 
 fn other_methods(method: &str, path: &str, allowed: &[&str]) -> Problem {

@@ -2,7 +2,7 @@
 
 use crate::{capability::Grants, invocation::Permission, name::ServiceName};
 use serde::{Deserialize, Deserializer, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 /// The custom section that holds `component.toml`.
 pub const MANIFEST_SECTION: &str = "exprsn:manifest";
@@ -34,9 +34,20 @@ pub struct Manifest {
     /// Defaults of `wasi:config` values.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
+    /// The schemas that this version works with; by default that of its own last migration only.
+    pub schema: Option<SchemaRange>,
     /// Limits that differ from the host's defaults; the operator's word goes before it.
     #[serde(default)]
     pub limits: toml::Table,
+}
+
+/// Numbers of migrations: a database whose last one lies between them can be worked with. A `max` beyond the version's own
+/// last migration promises to bear the next ones, which lets a later version be swapped in beside this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchemaRange {
+    pub min: u32,
+    pub max: u32,
 }
 
 /// A route and the permission it needs. What no route declares is denied.
@@ -175,6 +186,9 @@ mod defaults {
 #[serde(deny_unknown_fields)]
 pub struct Migrations {
     pub files: Vec<MigrationFile>,
+    /// The manifest's `[schema]`.
+    #[serde(skip)]
+    pub schema: Option<SchemaRange>,
 }
 
 /// One migration: `0001_init.sql`.
@@ -185,10 +199,32 @@ pub struct MigrationFile {
     pub sql: String,
 }
 
+impl Migrations {
+    /// The number of the last migration; 0 where there is none.
+    pub fn newest(&self) -> u32 {
+        let number = |name: &str| name.get(..4).and_then(|digits| digits.parse().ok());
+        let numbers = self.files.iter().filter_map(|file| number(&file.name));
+        numbers.max().unwrap_or(0)
+    }
+
+    /// The schemas that this version works with: `[schema]`, or that of its own last migration only.
+    pub fn range(&self) -> RangeInclusive<u32> {
+        match self.schema {
+            Some(SchemaRange { min, max }) => min..=max,
+            None => self.newest()..=self.newest(),
+        }
+    }
+}
+
 impl Manifest {
     /// Parses and checks the text of a `component.toml`. The error names the line or the key at fault.
     pub fn parse(text: &str) -> Result<Self, String> {
         let manifest: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        if let Some(SchemaRange { min, max }) = manifest.schema
+            && min > max
+        {
+            return Err(format!("[schema] min = {min} is beyond max = {max}"));
+        }
         manifest.check_routes()?;
         manifest.check_triggers()?;
         Ok(manifest)

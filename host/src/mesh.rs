@@ -14,6 +14,7 @@ use crate::{
 };
 use http::{StatusCode, Uri};
 use std::{
+    borrow::Cow,
     cell::Cell,
     future::Future,
     sync::Arc,
@@ -105,6 +106,7 @@ impl Mesh {
                     tracing::warn!(service = %from.name, uri = %request.uri(), "egress denied: not in [grants.http] egress");
                     return Err(HttpError::HttpRequestDenied);
                 }
+                in_force(&from, "egress", || egress_scope(request.uri()).into())?;
                 let trace = cause.trace.child().to_header();
                 request.headers_mut().insert(
                     "traceparent",
@@ -157,6 +159,7 @@ impl Mesh {
                 "call denied: not in [grants.http] call");
             return Err(HttpError::HttpRequestDenied);
         };
+        in_force(from, "call", || to.name.as_str().into())?;
         if let Some(problem) = self.refuse_hop(cause, &to.name) {
             return Ok(problem.into_response());
         }
@@ -205,6 +208,26 @@ impl Mesh {
             Problem::new(StatusCode::LOOP_DETECTED, "too-many-hops", detail)
         })
     }
+}
+
+/// Refuses, and logs, what has been withheld from `from` since it was granted.
+fn in_force<'a>(
+    from: &ServiceContext,
+    kind: &'static str,
+    scope: impl FnOnce() -> Cow<'a, str>,
+) -> Result<(), HttpError> {
+    from.in_force.check_lazily(kind, scope).map_err(|reason| {
+        tracing::warn!(service = %from.name, kind, reason, "an outgoing request is denied");
+        HttpError::HttpRequestDenied
+    })
+}
+
+/// Where a request goes as egress grants are written: `https://api.example.com:443`.
+fn egress_scope(uri: &Uri) -> String {
+    let scheme = uri.scheme_str().unwrap_or("http");
+    let port = uri.port_u16().unwrap_or(egress::default_port(scheme));
+    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+    format!("{scheme}://{host}:{port}")
 }
 
 /// How a call of `from` arrives at its target.

@@ -1,36 +1,39 @@
 //! The platform from start to stop: boot → serve → drain.
 
 mod load;
+mod serve;
+mod swap;
+mod watch;
 
 use crate::{
     ca::Authority,
     capability::{Boot, Capabilities, queue},
     clock,
+    component::ComponentFile,
     config::Config,
     cores::Cores,
+    deployments::Deployments,
+    library::Library,
     listener,
+    manifest::Manifest,
     mesh::Mesh,
     name::ServiceName,
     service::{Registry, Service, State, start_order},
     telemetry::{self, Metrics},
-    trigger::dispatch::Dispatch,
 };
 use std::{
     collections::BTreeMap,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock, Weak},
     time::{Duration, Instant},
 };
-use tokio::{
-    signal::unix,
-    sync::{oneshot, watch},
-    task::JoinSet,
-};
+use tokio::{signal::unix, sync::oneshot, task::JoinSet};
 use wasmtime::{Result, bail, error::Context as _, format_err};
 
 pub use load::Loader;
+pub use swap::{Change, ChangeError, Changed};
 
 /// Threads for what belongs to no request: compilation, relays, dispatching.
 const BACKGROUND_THREADS: usize = 2;
@@ -192,17 +195,29 @@ fn end_of_stdin() -> Result<oneshot::Receiver<()>> {
     Ok(end)
 }
 
+/// The way from a capability to the platform, which comes to be after it.
+#[derive(Default)]
+pub struct Control(OnceLock<Weak<Platform>>);
+
+impl Control {
+    /// The platform; none before it has started and while it stops.
+    pub fn platform(&self) -> Option<Arc<Platform>> {
+        self.0.get()?.upgrade()
+    }
+}
+
 /// A running platform.
 pub struct Platform {
     config: Config,
+    /// Digests of the files in the folder of components.
+    configured: BTreeMap<ServiceName, String>,
+    deployments: Deployments,
     registry: Arc<Registry>,
     mesh: Arc<Mesh>,
     broker: Arc<queue::Broker>,
     loader: Arc<Loader>,
     cores: Arc<Cores>,
-    stop: watch::Sender<bool>,
-    listeners: std::sync::Mutex<JoinSet<()>>,
-    consumers: std::sync::Mutex<Vec<queue::Consumer>>,
+    attended: std::sync::Mutex<BTreeMap<ServiceName, serve::Attended>>,
 }
 
 impl Platform {
@@ -214,8 +229,12 @@ impl Platform {
         background: tokio::runtime::Handle,
     ) -> Result<Arc<Self>> {
         let files = load::read_all(&config, &options.components).await?;
-        let order = start_order(&dependencies(&files)).map_err(|error| format_err!("{error}"))?;
-        load::refuse_call_cycles(&files)?;
+        let configured = digests(&files);
+        let order = {
+            let manifests: Vec<&Manifest> = files.iter().map(|file| &file.manifest).collect();
+            load::refuse_call_cycles(&manifests)?;
+            start_order_of(&manifests)?
+        };
         let addresses = load::addresses(&config, &files)?;
         for (name, address) in &addresses {
             listener::probe(*address, name)?;
@@ -235,7 +254,10 @@ impl Platform {
             authority: authority.clone(),
             broker: broker.clone(),
             registry: registry.clone(),
+            library: Arc::new(Library::open(&options.data)?),
+            control: Arc::default(),
         };
+        let control = boot.control.clone();
         let capabilities = Capabilities::connect(&boot, configs).await?;
         let mesh = Mesh::new(registry.clone(), authority.clone(), &config.platform);
         let loader = Loader::new(
@@ -249,15 +271,16 @@ impl Platform {
         resolve_resources(&authority, &registry, config.platform.listen);
         let platform = Arc::new(Self {
             config,
+            configured,
+            deployments: Deployments::open(&options.data)?,
             registry: registry.clone(),
             mesh,
             broker,
             loader: Arc::new(loader),
             cores,
-            stop: watch::Sender::new(false),
-            listeners: std::sync::Mutex::default(),
-            consumers: std::sync::Mutex::default(),
+            attended: std::sync::Mutex::default(),
         });
+        let _ = control.0.set(Arc::downgrade(&platform));
         tokio::spawn(withdraw_revoked(authority, registry));
         platform.start_all(files, order, &addresses).await?;
         Ok(platform)
@@ -274,8 +297,9 @@ impl Platform {
             .map(|file| (file.manifest.name.clone(), file))
             .collect();
         for (name, file) in &files {
-            self.registry
-                .insert(Service::new(file, addresses[name].port(), clock::now_ms()));
+            let withheld = self.mesh.authority.withheld().of(name);
+            let service = Service::new(file, addresses[name].port(), clock::now_ms(), withheld);
+            self.registry.insert(service);
         }
         let total = files.len();
         let mut done = 0;
@@ -300,7 +324,7 @@ impl Platform {
     /// Loads a service, checks its health, and lets it be reached.
     async fn start(
         self: Arc<Self>,
-        file: crate::component::ComponentFile,
+        file: ComponentFile,
         address: SocketAddr,
     ) -> Result<(ServiceName, String)> {
         let begun = Instant::now();
@@ -314,93 +338,17 @@ impl Platform {
             .load(file)
             .await
             .inspect_err(|error| service.set_state(State::Failed, Some(error.to_string())))?;
-        self.check_health(&service, &version).await?;
+        self.check_health(&version).await.inspect_err(|error| {
+            service.set_state(State::Unhealthy, Some(error.to_string()));
+        })?;
         service.publish(version.clone());
-        self.consume(&service).await?;
-        self.listen(&service, address).await?;
+        self.attend(&service, &version, address).await?;
         let how = if cached { "from the cache" } else { "compiled" };
         Ok((name, format!("{how}, {} ms", begun.elapsed().as_millis())))
     }
 
-    /// Asks the new version for `/health` before anybody else can ask it for anything.
-    async fn check_health(
-        &self,
-        service: &Arc<Service>,
-        version: &Arc<crate::service::Version>,
-    ) -> Result<()> {
-        if version.proxy.is_none() {
-            return Ok(());
-        }
-        let (mesh_version, limit) = (
-            version.clone(),
-            Duration::from_millis(self.config.platform.start_ms_max),
-        );
-        let asked = self
-            .cores
-            .spawn(async move { listener::internal_get(&mesh_version, "/health").await });
-        let (status, body) = tokio::time::timeout(limit, asked)
-            .await
-            .map_err(|_| {
-                format_err!(
-                    "{} did not answer /health within start_ms_max",
-                    service.name
-                )
-            })?
-            .context("the health check panicked")?;
-        if status.is_success() {
-            return Ok(());
-        }
-        let body = String::from_utf8_lossy(&body[..body.len().min(500)]).into_owned();
-        service.set_state(State::Unhealthy, Some(body.clone()));
-        bail!(
-            "{} is not healthy: /health answered {status}: {body}",
-            service.name
-        )
-    }
-
-    /// Lets the service's jobs and events come.
-    async fn consume(&self, service: &Arc<Service>) -> Result<()> {
-        self.broker
-            .subscribe(&service.name, &service.manifest.subscriptions)
-            .await?;
-        let specs = queue::QueueSpec::of(&service.manifest);
-        let handler = Arc::new(Dispatch {
-            service: service.clone(),
-            cores: self.cores.clone(),
-            trust_domain: self.config.platform.trust_domain.clone(),
-        });
-        let consumer = self.broker.consume(&service.name, specs, handler).await?;
-        self.consumers
-            .lock()
-            .expect("no holder of this lock panics")
-            .push(consumer);
-        Ok(())
-    }
-
-    /// Opens the service's port on every core.
-    async fn listen(&self, service: &Arc<Service>, address: SocketAddr) -> Result<()> {
-        let settings = listener::Settings {
-            connections_max: self.config.platform.connections_max,
-            header_read_max: Duration::from_millis(self.config.platform.header_read_ms_max),
-        };
-        for core in 0..self.cores.count() {
-            let opened = self
-                .cores
-                .spawn_on(core, async move { listener::open(address) });
-            let listener = opened.await.context("opening a listener panicked")??;
-            let (service, mesh, stop) = (service.clone(), self.mesh.clone(), self.stop.subscribe());
-            let accepting = self.cores.spawn_on(
-                core,
-                listener::accept(listener, service, mesh, settings.clone(), stop),
-            );
-            self.listeners
-                .lock()
-                .expect("no holder of this lock panics")
-                .spawn(async move {
-                    let _ = accepting.await;
-                });
-        }
-        Ok(())
+    fn attended(&self) -> std::sync::MutexGuard<'_, BTreeMap<ServiceName, serve::Attended>> {
+        self.attended.lock().expect("no holder of this lock panics")
     }
 
     /// The ready line, for people and for programs that wait for it.
@@ -421,50 +369,33 @@ impl Platform {
         );
     }
 
-    /// Finishes what is under way: listeners, then jobs, within `drain_ms_max`; then closes what is durable.
+    /// Finishes what is under way, within `drain_ms_max`; then closes what is durable.
     async fn drain(&self) {
-        let deadline = Instant::now() + Duration::from_millis(self.config.platform.drain_ms_max);
+        let deadline = self.drain_deadline();
         for service in self.registry.all() {
             service.set_state(State::Draining, None);
         }
-        self.stop.send_replace(true);
-        let mut listeners = std::mem::take(
-            &mut *self
-                .listeners
-                .lock()
-                .expect("no holder of this lock panics"),
-        );
-        let consumers = std::mem::take(
-            &mut *self
-                .consumers
-                .lock()
-                .expect("no holder of this lock panics"),
-        );
-        let finished = async { while listeners.join_next().await.is_some() {} };
-        let jobs = futures::future::join_all(
-            consumers
-                .into_iter()
-                .map(|consumer| async move { consumer.drain(deadline).await }),
-        );
-        if tokio::time::timeout_at(deadline.into(), futures::future::join(finished, jobs))
-            .await
-            .is_err()
-        {
-            tracing::warn!("drain_ms_max has passed; connections still open are closed");
-        }
+        let attended = std::mem::take(&mut *self.attended());
+        let draining = attended.into_values().map(|one| one.drain(deadline));
+        futures::future::join_all(draining).await;
         for service in self.registry.all() {
-            service.withdraw(State::Stopped);
+            service.withdraw(State::Stopped, None, Instant::now());
         }
         self.loader.close().await;
         self.broker.close().await;
     }
 }
 
-fn dependencies(files: &load::Files) -> BTreeMap<ServiceName, Vec<ServiceName>> {
-    files
-        .iter()
-        .map(|file| (file.manifest.name.clone(), file.manifest.depends_on.clone()))
-        .collect()
+fn digests(files: &load::Files) -> BTreeMap<ServiceName, String> {
+    let digest = |file: &ComponentFile| (file.manifest.name.clone(), file.digest.clone());
+    files.iter().map(digest).collect()
+}
+
+/// Groups services in the order of starting, from their declared dependencies. The error spells a circle out.
+fn start_order_of(manifests: &[&Manifest]) -> Result<Vec<Vec<ServiceName>>> {
+    let needs = |manifest: &&Manifest| (manifest.name.clone(), manifest.depends_on.clone());
+    let graph = manifests.iter().map(needs).collect();
+    start_order(&graph).map_err(|error| format_err!("{error}"))
 }
 
 /// Lets tokens name services by the address that they listen on: `http://localhost:3014/api/*`.
@@ -493,11 +424,8 @@ async fn withdraw_revoked(authority: Arc<Authority>, registry: Arc<Registry>) {
                 .is_some_and(|version| authority.is_revoked(&version.serial))
             {
                 tracing::warn!(service = %service.name, "its certificate was revoked; it is taken off");
-                service.withdraw(State::Stopped);
-                service.set_state(
-                    State::Failed,
-                    Some("its certificate was revoked".to_owned()),
-                );
+                let reason = "its certificate was revoked".to_owned();
+                service.withdraw(State::Failed, Some(reason), Instant::now());
             }
         }
     }

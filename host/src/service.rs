@@ -1,20 +1,33 @@
 //! Services and their versions: what is configured, what is live, and how the one replaces the other.
 
+mod record;
+
 use crate::{
-    capability::Grants,
+    capability::{Grants, queue::EVENTS_PREFIX},
     component::ComponentFile,
+    invocation::Trigger,
     manifest::{Manifest, RouteTable},
     name::ServiceName,
     store::{ServiceContext, StoreState},
-    telemetry::ServiceMetrics,
+    telemetry::{Outcome, ServiceMetrics},
     trigger::{event, http, job},
+    withheld::Withheld,
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
+use prometheus_client::metrics::gauge::Gauge;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, OnceLock},
+    ops::RangeInclusive,
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
+use tokio::sync::watch;
 use wasmtime_wasi_http::handler::ProxyPre;
+
+pub use record::{Policy, Record, Sample, verdict};
 
 /// A loaded version of a service: compiled, linked, with its pools of instances.
 pub struct Version {
@@ -23,9 +36,13 @@ pub struct Version {
     pub grants: Grants,
     pub routes: RouteTable,
     pub digest: String,
+    /// The schemas that it works with, by the number of their last migration.
+    pub schemas: RangeInclusive<u32>,
     /// The serial number of the certificate with which it was admitted.
     pub serial: String,
     pub metrics: ServiceMetrics,
+    /// How this version alone has done, for comparing it with another.
+    pub record: Record,
     /// None where the component exports no HTTP handler.
     pub(crate) proxy: Option<ProxyPre<StoreState>>,
     pub(crate) worker: Option<job::WorkerPre<StoreState>>,
@@ -34,14 +51,81 @@ pub struct Version {
     pub(crate) mesh: Arc<crate::mesh::Mesh>,
     /// A pool for each core.
     pub(crate) pools: Vec<Arc<http::Pool>>,
+    pub(crate) retirement: Retirement,
+    /// Counts versions in memory, so that a leak shows.
+    pub(crate) _loaded: Loaded,
 }
 
 impl Version {
-    /// Lets idle instances go; those at work finish first.
-    pub fn retire(&self) {
+    /// Lets idle instances go; those at work finish first, and streams end at `deadline`.
+    pub fn retire(&self, deadline: Instant) {
         for pool in &self.pools {
             pool.close();
         }
+        self.retirement.set(Some(deadline));
+    }
+
+    /// Takes a version back into service that was about to go.
+    pub fn recall(&self) {
+        self.retirement.set(None);
+        for pool in &self.pools {
+            pool.open();
+        }
+    }
+
+    /// Counts the end of an invocation.
+    pub fn ended(&self, trigger: Trigger, outcome: Outcome, took: Duration) {
+        self.metrics.record(trigger, outcome, took);
+        self.record.count(trigger, outcome, took);
+    }
+}
+
+/// When the last streams of a version must end.
+#[derive(Debug)]
+pub(crate) struct Retirement(watch::Sender<Option<Instant>>);
+
+impl Retirement {
+    pub fn new() -> Self {
+        Self(watch::Sender::new(None))
+    }
+
+    fn set(&self, deadline: Option<Instant>) {
+        self.0.send_replace(deadline);
+    }
+
+    /// Resolves when the version has retired and its time is over.
+    pub async fn over(&self) {
+        let mut deadline = self.0.subscribe();
+        loop {
+            let until = *deadline.borrow_and_update();
+            let changed = match until {
+                None => deadline.changed().await,
+                Some(until) => tokio::select! {
+                    () = tokio::time::sleep_until(until.into()) => return,
+                    changed = deadline.changed() => changed,
+                },
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// One version in memory, counted while it lives.
+#[derive(Debug)]
+pub(crate) struct Loaded(Gauge);
+
+impl Loaded {
+    pub fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -70,52 +154,162 @@ impl State {
     }
 }
 
-/// A configured service.
-pub struct Service {
-    pub name: ServiceName,
+/// What a service is known as while no version of it is live: its newest manifest.
+#[derive(Clone, Debug)]
+pub struct Described {
     pub manifest: Manifest,
     pub digest: String,
+}
+
+/// The versions that answer now.
+pub struct Serving {
+    pub current: Arc<Version>,
+    pub canary: Option<Canary>,
+}
+
+/// A version on trial with a share of the invocations.
+pub struct Canary {
+    pub version: Arc<Version>,
+    /// 1 to 99.
+    pub percent: u8,
+    turns: AtomicU64,
+}
+
+impl Canary {
+    /// Whether the next invocation is the canary's: `percent` of a hundred, spread evenly.
+    fn takes_next(&self) -> bool {
+        let percent = u64::from(self.percent);
+        let turn = self.turns.fetch_add(1, Relaxed) % 100;
+        (turn + 1) * percent / 100 > turn * percent / 100
+    }
+}
+
+/// A configured or installed service.
+pub struct Service {
+    pub name: ServiceName,
     /// The port that it listens on, offset included.
     pub port: u16,
     /// Milliseconds since the Unix epoch when the host started it.
     pub started_at_ms: i64,
-    live: ArcSwapOption<Version>,
+    described: ArcSwap<Described>,
+    serving: ArcSwapOption<Serving>,
     state: Mutex<(State, Option<String>)>,
+    /// Told when it may have become able, or unable, to take jobs.
+    withheld: Arc<Withheld>,
+    /// Held while versions change: one change at a time.
+    pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
 impl Service {
     /// A service that is not live yet.
-    pub fn new(file: &ComponentFile, port: u16, started_at_ms: i64) -> Arc<Self> {
+    pub fn new(
+        file: &ComponentFile,
+        port: u16,
+        started_at_ms: i64,
+        withheld: Arc<Withheld>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             name: file.manifest.name.clone(),
-            manifest: file.manifest.clone(),
-            digest: file.digest.clone(),
             port,
             started_at_ms,
-            live: ArcSwapOption::empty(),
+            described: ArcSwap::from_pointee(Described {
+                manifest: file.manifest.clone(),
+                digest: file.digest.clone(),
+            }),
+            serving: ArcSwapOption::empty(),
             state: Mutex::new((State::Starting, None)),
+            withheld,
+            changing: tokio::sync::Mutex::default(),
         })
     }
 
-    /// The version that answers now.
+    /// The manifest and digest of the current version, or of the one that was to become it.
+    pub fn described(&self) -> Arc<Described> {
+        self.described.load_full()
+    }
+
+    /// The version that answers now, a canary aside.
     pub fn live(&self) -> Option<Arc<Version>> {
-        self.live.load_full()
+        Some(self.serving.load().as_ref()?.current.clone())
     }
 
-    /// Makes `version` the one that answers; the former one serves what it has begun and goes.
-    pub fn publish(&self, version: Arc<Version>) {
-        if let Some(former) = self.live.swap(Some(version)) {
-            former.retire();
-        }
+    /// The version on trial and its share in percent.
+    pub fn canary(&self) -> Option<(Arc<Version>, u8)> {
+        let serving = self.serving.load();
+        let canary = serving.as_ref()?.canary.as_ref()?;
+        Some((canary.version.clone(), canary.percent))
+    }
+
+    /// The version for the next invocation.
+    pub fn pick(&self) -> Option<Arc<Version>> {
+        let serving = self.serving.load();
+        let serving = serving.as_ref()?;
+        let version = match &serving.canary {
+            Some(canary) if canary.takes_next() => &canary.version,
+            _ => &serving.current,
+        };
+        Some(version.clone())
+    }
+
+    /// Makes `version` the one that answers and ends a trial. Answers the former one, which has not been retired.
+    pub fn publish(&self, version: Arc<Version>) -> Option<Arc<Version>> {
+        self.described.store(Arc::new(Described {
+            manifest: version.manifest.clone(),
+            digest: version.digest.clone(),
+        }));
+        let next = Serving {
+            current: version,
+            canary: None,
+        };
+        let former = self.serving.swap(Some(Arc::new(next)));
         self.set_state(State::Live, None);
+        Some(former?.current.clone())
     }
 
-    /// Takes the service off: new requests are answered 503.
-    pub fn withdraw(&self, state: State) {
-        if let Some(former) = self.live.swap(None) {
-            former.retire();
+    /// Gives `percent` of the invocations to `version`, or with none ends the trial. False if nothing is live.
+    pub fn set_canary(&self, canary: Option<(Arc<Version>, u8)>) -> bool {
+        let Some(current) = self.live() else {
+            return false;
+        };
+        self.serving.store(Some(Arc::new(Serving {
+            current,
+            canary: canary.map(|(version, percent)| Canary {
+                version,
+                percent,
+                turns: AtomicU64::new(0),
+            }),
+        })));
+        true
+    }
+
+    /// Takes the service off: new requests are answered 503, those begun have until `deadline`.
+    pub fn withdraw(&self, state: State, reason: Option<String>, deadline: Instant) {
+        let former = self.serving.swap(None);
+        self.set_state(state, reason);
+        if let Some(former) = former {
+            former.current.retire(deadline);
+            if let Some(canary) = &former.canary {
+                canary.version.retire(deadline);
+            }
         }
-        self.set_state(state, None);
+    }
+
+    /// Whether jobs of `queue` (or deliveries of events) may be begun now.
+    pub fn may_take(&self, queue: &str) -> bool {
+        let Some(version) = self.live() else {
+            return false;
+        };
+        let check = |kind, scope: &str| version.context.check(kind, scope).is_ok();
+        if queue.starts_with(EVENTS_PREFIX) {
+            let mut topics = version.manifest.subscriptions.iter();
+            return check("events", "") && topics.all(|wanted| check("events", &wanted.topic));
+        }
+        check("queue", queue)
+    }
+
+    /// Changes whenever [`Service::may_take`] may answer something else.
+    pub fn gate(&self) -> watch::Receiver<()> {
+        self.withheld.changes()
     }
 
     /// Where the service stands, and why it is not live.
@@ -129,6 +323,7 @@ impl Service {
     /// Says where the service stands.
     pub fn set_state(&self, state: State, reason: Option<String>) {
         *self.state.lock().expect("no holder of this lock panics") = (state, reason);
+        self.withheld.announce();
     }
 }
 
@@ -136,7 +331,7 @@ impl Service {
 #[derive(Default)]
 pub struct Registry {
     services: ArcSwap<BTreeMap<ServiceName, Arc<Service>>>,
-    start_order: OnceLock<Vec<Vec<ServiceName>>>,
+    start_order: RwLock<Vec<Vec<ServiceName>>>,
 }
 
 impl Registry {
@@ -147,6 +342,18 @@ impl Registry {
             services.insert(service.name.clone(), service.clone());
             services
         });
+    }
+
+    /// Adds a service unless there is one of its name. Says whether it did.
+    pub fn insert_new(&self, service: Arc<Service>) -> bool {
+        let before = self.services.rcu(|services| {
+            let mut services = BTreeMap::clone(services);
+            services
+                .entry(service.name.clone())
+                .or_insert_with(|| service.clone());
+            services
+        });
+        !before.contains_key(&service.name)
     }
 
     /// The service called `name`.
@@ -172,17 +379,26 @@ impl Registry {
         self.services.load().values().cloned().collect()
     }
 
-    /// Groups of names in the order of starting; empty before the platform has computed it.
-    pub fn start_order(&self) -> &[Vec<ServiceName>] {
-        self.start_order
-            .get()
-            .map(Vec::as_slice)
-            .unwrap_or_default()
+    /// Takes a service out; none if there is none of that name.
+    pub fn remove(&self, name: &ServiceName) -> Option<Arc<Service>> {
+        let before = self.services.rcu(|services| {
+            let mut services = BTreeMap::clone(services);
+            services.remove(name);
+            services
+        });
+        before.get(name).cloned()
     }
 
-    /// Fixes the order of starting, once.
+    /// Groups of names in the order of starting; empty before the platform has computed it.
+    pub fn start_order(&self) -> Vec<Vec<ServiceName>> {
+        let order = self.start_order.read();
+        order.expect("no holder of this lock panics").clone()
+    }
+
+    /// Says in which order services start.
     pub fn set_start_order(&self, order: Vec<Vec<ServiceName>>) {
-        let _ = self.start_order.set(order);
+        let mut known = self.start_order.write();
+        **known.as_mut().expect("no holder of this lock panics") = order;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     capability::Lent, config::Limits, invocation::Invocation, mesh::Hooks, name::ServiceName,
+    withheld::InForce,
 };
 use std::{sync::Arc, time::Instant};
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline, component::ResourceTable};
@@ -14,10 +15,22 @@ pub struct ServiceContext {
     pub name: ServiceName,
     pub version: String,
     pub limits: Limits,
-    /// What the grants lend, linked only where granted.
+    /// What the grants lend, linked only where granted. Asked for only after [`ServiceContext::check`].
     pub lent: Lent,
+    /// Which of the grants are in force now.
+    pub in_force: InForce,
     /// When this version went live.
     pub started: Instant,
+}
+
+impl ServiceContext {
+    /// Whether `scope` of a grant of this kind may be used now; the error is the text of an `access-denied`.
+    ///
+    /// Every host function asks before it does anything. Where nothing is withheld: two loads.
+    #[inline]
+    pub fn check(&self, kind: &'static str, scope: &str) -> Result<(), String> {
+        self.in_force.check(kind, scope)
+    }
 }
 
 /// The data of one store. One invocation at a time runs in a store, so that a fault harms that invocation alone.

@@ -70,6 +70,7 @@ pub struct Metrics {
     durations: Histograms<ServiceLabel>,
     instances: Family<ServiceLabel, Gauge>,
     shed: Family<ServiceLabel, Counter>,
+    versions: Family<ServiceLabel, Gauge>,
     guests: Mutex<Guests>,
 }
 
@@ -153,7 +154,14 @@ impl Metrics {
             "Invocations answered 503 because too many were waiting",
             shed.clone(),
         );
+        let versions = Family::default();
+        registry.register(
+            "versions",
+            "Versions of a service in memory: one, and more while others drain or are on trial",
+            versions.clone(),
+        );
         Arc::new(Self {
+            versions,
             registry: Mutex::new(registry),
             invocations,
             durations,
@@ -184,6 +192,14 @@ impl Metrics {
             instances: self.instances.get_or_create(&label).clone(),
             shed: self.shed.get_or_create(&label).clone(),
         }
+    }
+
+    /// Counts the versions of `service` that are in memory.
+    pub fn versions(&self, service: &ServiceName) -> Gauge {
+        let label = ServiceLabel {
+            service: service.to_string(),
+        };
+        self.versions.get_or_create(&label).clone()
     }
 
     /// Lets a module register metrics of its own.

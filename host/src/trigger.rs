@@ -37,7 +37,7 @@ async fn run_fresh<R>(
     } else {
         Outcome::Failure
     };
-    version.metrics.record(trigger, outcome, started.elapsed());
+    version.ended(trigger, outcome, started.elapsed());
     result
 }
 

@@ -10,6 +10,7 @@ mod probe;
 mod queues;
 mod registration;
 mod registry;
+mod services;
 mod store;
 mod view;
 mod watch;
@@ -45,6 +46,24 @@ fn routes() -> Router {
         .public()
         .get("/api/queues", queues::list)
         .summary("Counts the jobs of every queue")
+        .post("/api/services/{name}/swap", services::swap)
+        .summary("Gives a service another admitted version, or starts an installed one")
+        .problems(&[404, 409])
+        .post("/api/services/{name}/rollback", services::rollback)
+        .summary("Returns to the version that was live before")
+        .problems(&[404, 409])
+        .post("/api/services/{name}/canary/promote", services::promote)
+        .summary("Gives a canary everything")
+        .problems(&[404, 409])
+        .post("/api/services/{name}/canary/abort", services::abort)
+        .summary("Ends a canary's trial")
+        .problems(&[404, 409])
+        .get("/api/services/{name}/history", services::history)
+        .summary("What a service has run as, newest first")
+        .problems(&[404])
+        .delete("/api/services/{name}", services::remove)
+        .summary("Takes an installed service off for good")
+        .problems(&[404, 409])
 }
 
 async fn dependencies() -> Result<Json<graph::GraphView>> {

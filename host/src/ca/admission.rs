@@ -71,6 +71,20 @@ impl Authority {
         Ok(certificate)
     }
 
+    /// The certificate by which exactly this component was admitted as `service`; the error says why there is none.
+    pub async fn admitted(
+        &self,
+        service: &ServiceName,
+        digest: &str,
+    ) -> Result<ComponentCertificate> {
+        let all = self.ledger.admissions().await?;
+        let found = all
+            .into_iter()
+            .find(|a| a.service == service.as_str() && a.digest == digest)
+            .with_context(|| format!("sha256:{digest} was never admitted as {service}"))?;
+        Ok(self.verify(service, digest, &found.certificate.pem)?)
+    }
+
     /// All admissions that are remembered, newest first.
     pub async fn admissions(&self) -> Result<Vec<Admission>> {
         Ok(self.ledger.admissions().await?)

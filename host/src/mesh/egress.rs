@@ -319,7 +319,7 @@ impl EgressPattern {
     }
 }
 
-fn default_port(scheme: &str) -> u16 {
+pub(super) fn default_port(scheme: &str) -> u16 {
     if matches!(scheme, "https" | "tls") {
         443
     } else {

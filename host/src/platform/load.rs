@@ -1,19 +1,28 @@
 //! From configured services to versions that can run: approved, compiled, admitted, lent, linked.
 
 use crate::{
+    ca::ComponentCertificate,
     capability::{Boot, Borrower, Capabilities, Grants},
     component::{Cache, ComponentFile},
     config::{Approval, Config, Limits, ServiceConfig},
     cores::Cores,
     engine,
-    manifest::RouteTable,
+    library::Library,
+    manifest::{Manifest, RouteTable},
     mesh::{ActAs, Mesh},
     name::ServiceName,
-    service::{Version, start_order},
+    service::{Loaded, Record, Retirement, Version, start_order},
     store::{ServiceContext, StoreState},
     trigger::{self, http::Pool},
+    withheld::InForce,
 };
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, LazyLock},
+    time::Instant,
+};
 use tokio::sync::Semaphore;
 use wasmtime::{
     Engine, Result, bail,
@@ -106,17 +115,17 @@ pub fn addresses(config: &Config, files: &Files) -> Result<BTreeMap<ServiceName,
 }
 
 /// Refuses services whose declared calls form a circle. A gateway, which calls anything for its users, is left out.
-pub fn refuse_call_cycles(files: &Files) -> Result<()> {
-    let calls = |file: &ComponentFile| {
-        let calls = file.manifest.grants.http.iter().flat_map(|http| &http.call);
+pub fn refuse_call_cycles(manifests: &[&Manifest]) -> Result<()> {
+    let calls = |manifest: &Manifest| {
+        let calls = manifest.grants.http.iter().flat_map(|http| &http.call);
         let named = calls.filter(|call| call.act_as == ActAs::Service);
         named
             .filter_map(|call| ServiceName::parse(&call.service).ok())
             .collect()
     };
-    let graph = files
+    let graph = manifests
         .iter()
-        .map(|file| (file.manifest.name.clone(), calls(file)))
+        .map(|manifest| (manifest.name.clone(), calls(manifest)))
         .collect();
     start_order(&graph)
         .map(drop)
@@ -185,12 +194,35 @@ impl Loader {
     }
 
     async fn load_checked(&self, file: ComponentFile) -> Result<(Arc<Version>, bool)> {
-        let service = self
-            .services
-            .get(&file.manifest.name)
-            .context("it is not configured in platform.toml")?;
+        let service = self.configured(&file.manifest.name);
         let grants = approve(&file, service)?;
         let serial = self.admit(&file, &grants).await?;
+        self.build(file, grants, serial).await
+    }
+
+    /// Loads a version that was admitted by decision, with the grants in its certificate.
+    pub async fn load_admitted(
+        &self,
+        file: ComponentFile,
+        certificate: &ComponentCertificate,
+    ) -> Result<(Arc<Version>, bool)> {
+        let name = file.manifest.name.clone();
+        let load = async {
+            file.check_requests()?;
+            let grants = serde_json::from_str(&certificate.grants)
+                .context("reading the grants in its certificate")?;
+            self.build(file, grants, certificate.serial.clone()).await
+        };
+        load.await
+            .with_context(|| format!("{name} cannot be loaded"))
+    }
+
+    async fn build(
+        &self,
+        file: ComponentFile,
+        grants: Grants,
+        serial: String,
+    ) -> Result<(Arc<Version>, bool)> {
         let (component, cached) = {
             let _turn = self
                 .compilations
@@ -205,8 +237,39 @@ impl Loader {
         let pre = linker
             .instantiate_pre(&component)
             .context("linking it to what it was granted")?;
+        let service = self.configured(&file.manifest.name);
         let version = self.assemble(file, service, (grants, serial), &pre).await?;
         Ok((Arc::new(version), cached))
+    }
+
+    /// What platform.toml says of a service; nothing of one that was installed.
+    fn configured(&self, name: &ServiceName) -> &ServiceConfig {
+        static NOTHING: LazyLock<ServiceConfig> = LazyLock::new(ServiceConfig::default);
+        self.services.get(name).unwrap_or(&NOTHING)
+    }
+
+    pub fn background(&self) -> &tokio::runtime::Handle {
+        &self.boot.background
+    }
+
+    /// Component files by digest.
+    pub fn library(&self) -> &Arc<Library> {
+        &self.boot.library
+    }
+
+    /// Computes the order of starting anew from what runs now.
+    pub fn resolve_start_order(&self) {
+        let registry = &self.boot.registry;
+        let described: Vec<_> = registry
+            .all()
+            .iter()
+            .map(|service| service.described())
+            .collect();
+        let manifests: Vec<&Manifest> = described.iter().map(|one| &one.manifest).collect();
+        match super::start_order_of(&manifests) {
+            Ok(order) => registry.set_start_order(order),
+            Err(error) => tracing::error!("the order of starting is unknown: {error}"),
+        }
     }
 
     /// Asks the certificate authority; nothing runs without its certificate, whose serial number this answers.
@@ -265,6 +328,11 @@ impl Loader {
             version: file.manifest.version.clone(),
             limits,
             lent,
+            in_force: InForce::new(
+                name.clone(),
+                Vec::new(),
+                self.boot.authority.withheld().of(&name),
+            ),
             started: Instant::now(),
         });
         Ok(Version {
@@ -276,6 +344,10 @@ impl Loader {
             subscriber: trigger::event::subscriber(pre, &file.exports)?,
             engine: self.engine.clone(),
             mesh: self.mesh.clone(),
+            schemas: file.migrations.range(),
+            record: Record::new(),
+            retirement: Retirement::new(),
+            _loaded: Loaded::new(self.boot.metrics.versions(&name)),
             pools: pools(&context.limits, self.cores.count()),
             digest: file.digest,
             serial,

@@ -16,6 +16,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::watch;
 
 /// Runs the jobs of one service with whichever version of it is live.
 pub struct Dispatch {
@@ -30,19 +31,37 @@ impl JobHandler for Dispatch {
         _service: &ServiceName,
         job: Job,
     ) -> BoxFuture<'static, Result<Option<String>, Failure>> {
-        let Some(version) = self.service.live() else {
-            let reason = format!("{} is not live", self.service.name);
-            return Box::pin(std::future::ready(Err(Failure::retry(reason))));
-        };
-        let trust_domain = self.trust_domain.clone();
-        let task = self
-            .cores
-            .spawn(async move { run(version, job, &trust_domain).await });
+        let (service, trust_domain) = (self.service.clone(), self.trust_domain.clone());
+        let task = self.cores.spawn(async move {
+            let version = live(&service).await?;
+            run(version, job, &trust_domain).await
+        });
         Box::pin(async move {
             let task = AbortOnDrop(task);
             task.await
                 .unwrap_or_else(|error| Err(Failure::retry(format!("the host failed: {error}"))))
         })
+    }
+
+    fn may_take(&self, queue: &str) -> bool {
+        self.service.may_take(queue)
+    }
+
+    fn gate(&self) -> Option<watch::Receiver<()>> {
+        Some(self.service.gate())
+    }
+}
+
+/// The version for the next job. One that was handed over just before its service was taken off waits for it.
+async fn live(service: &Service) -> Result<Arc<Version>, Failure> {
+    let mut gate = service.gate();
+    loop {
+        if let Some(version) = service.pick() {
+            return Ok(version);
+        }
+        if gate.changed().await.is_err() {
+            return Err(Failure::retry(format!("{} is not live", service.name)));
+        }
     }
 }
 

@@ -101,6 +101,12 @@ impl Pool {
         idle.workers.clear();
     }
 
+    /// Keeps instances again after a [`Pool::close`].
+    pub fn open(&self) {
+        let mut idle = self.idle.lock().expect("no holder of this lock panics");
+        idle.closed = false;
+    }
+
     /// A turn, at once or after waiting; beyond the bounds a 503 that says when to come again.
     async fn admit(
         &self,
@@ -208,9 +214,7 @@ pub async fn handle(
         status if status.is_client_error() => Outcome::Refused,
         _ => Outcome::Success,
     };
-    version
-        .metrics
-        .record(Trigger::Http, outcome, started.elapsed());
+    version.ended(Trigger::Http, outcome, started.elapsed());
     response
 }
 
@@ -309,6 +313,7 @@ async fn serve(pool: &Pool, version: &Arc<Version>, first: Work) -> Option<Work>
             &mut store,
             &proxy,
             Call {
+                version,
                 request: work.request,
                 head: work.head,
                 link: &link,
@@ -379,6 +384,7 @@ fn fail(
 
 /// What [`run`] needs of a [`Work`].
 struct Call<'a> {
+    version: &'a Version,
     request: Request,
     head: futures::channel::oneshot::Sender<wasmtime::Result<Response>>,
     link: &'a Link,
@@ -389,6 +395,7 @@ struct Call<'a> {
 /// Runs one request to the end of its body and of what the guest does after it.
 async fn run(store: &mut Store<StoreState>, proxy: &Proxy, call: Call<'_>) -> wasmtime::Result<()> {
     let Call {
+        version,
         request,
         head,
         link,
@@ -413,7 +420,7 @@ async fn run(store: &mut Store<StoreState>, proxy: &Proxy, call: Call<'_>) -> wa
         tokio::select! {
             biased;
             result = invocation => result.and_then(|result| result),
-            exceeded = watch(link, bounds, deadline) => Err(exceeded),
+            exceeded = watch(version, link, bounds, deadline) => Err(exceeded),
         }
     };
     if result.as_ref().is_err_and(|error| error.is::<Late>()) {
@@ -423,17 +430,30 @@ async fn run(store: &mut Store<StoreState>, proxy: &Proxy, call: Call<'_>) -> wa
 }
 
 /// Resolves when an invocation must be ended from outside: its time is over, or its client has gone.
-async fn watch(link: &Link, bounds: Bounds, deadline: Instant) -> wasmtime::Error {
-    tokio::select! {
-        () = tokio::time::sleep_until(deadline.into()) => {
-            if !(bounds.stream && link.responded.load(Relaxed)) {
-                return Late.into();
-            }
+async fn watch(
+    version: &Version,
+    link: &Link,
+    bounds: Bounds,
+    deadline: Instant,
+) -> wasmtime::Error {
+    let late = async {
+        tokio::time::sleep_until(deadline.into()).await;
+        if bounds.stream && link.responded.load(Relaxed) {
+            pending::<()>().await;
         }
-        () = link.abandoned.notified() => return abandoned().await,
+    };
+    // What is no stream ends by its deadline anyway.
+    let retired = async {
+        match bounds.stream {
+            true => version.retirement.over().await,
+            false => pending().await,
+        }
+    };
+    tokio::select! {
+        () = late => Late.into(),
+        () = retired => Abandoned.into(),
+        () = link.abandoned.notified() => abandoned().await,
     }
-    link.abandoned.notified().await;
-    abandoned().await
 }
 
 async fn abandoned() -> wasmtime::Error {
@@ -441,13 +461,13 @@ async fn abandoned() -> wasmtime::Error {
     Abandoned.into()
 }
 
-/// The client of a response has gone: the usual end of a live stream, and nobody's failure.
+/// The client of a response has gone, or its version has: the usual end of a live stream, and nobody's failure.
 #[derive(Debug)]
 struct Abandoned;
 
 impl std::fmt::Display for Abandoned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the client left before the response's end")
+        f.write_str("the client or the version left before the response's end")
     }
 }
 

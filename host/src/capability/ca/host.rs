@@ -92,16 +92,15 @@ impl Capability for Ca {
     }
 }
 
-/// What the service of a store holds.
-pub(super) fn lent<T>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Lent {
+/// What the service of a store holds, while the grant is in force.
+pub(super) fn lent<T>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Result<Lent, types::Error> {
     accessor.with(|mut access| {
-        access
-            .get()
-            .service
-            .lent
-            .ca
-            .clone()
-            .expect("linked only where granted")
+        let service = &access.get().service;
+        service
+            .check("ca", "")
+            .map_err(types::Error::AccessDenied)?;
+        let lent = service.lent.ca.clone();
+        Ok(lent.expect("a grant in force is lent"))
     })
 }
 
@@ -109,10 +108,13 @@ pub(super) fn lent<T>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Lent {
 
 impl caller::Host for StoreState {
     fn current(&mut self) -> Result<caller::Invocation> {
-        Ok(convert::described(
-            &self.invocation,
-            std::time::Instant::now(),
-        ))
+        let now = std::time::Instant::now();
+        // The interface knows no error: where the grant is withheld, nobody is told of.
+        let told = match self.service.check("ca", "") {
+            Ok(()) => convert::described(&self.invocation, now),
+            Err(_) => convert::described(&self.invocation.anonymous(), now),
+        };
+        Ok(told)
     }
 }
 
@@ -123,15 +125,18 @@ impl tokens::Host for StoreState {}
 
 impl<T: Send + 'static> tokens::HostWithStore<T> for HasSelf<StoreState> {
     async fn verify(accessor: &Accessor<T, Self>, token: String) -> Answer<tokens::Verdict> {
-        Ok(lent(accessor).verify(&token))
+        Ok(lent(accessor).and_then(|lent| lent.verify(&token)))
     }
 
     async fn mint(accessor: &Accessor<T, Self>, claims: types::Claims) -> Answer<String> {
-        Ok(lent(accessor).mint(claims))
+        Ok(lent(accessor).and_then(|lent| lent.mint(claims)))
     }
 
     async fn revoke(accessor: &Accessor<T, Self>, id: String, expires_at: i64) -> Answer<()> {
-        Ok(lent(accessor).revoke(&id, expires_at).await)
+        match lent(accessor) {
+            Ok(lent) => Ok(lent.revoke(&id, expires_at).await),
+            Err(error) => Ok(Err(error)),
+        }
     }
 }
 

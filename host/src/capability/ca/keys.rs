@@ -31,17 +31,14 @@ impl<T: Send + 'static> signer::HostWithStore<T> for HasSelf<StoreState> {
         typ: String,
         claims: String,
     ) -> Answer<String> {
-        let (lent, algorithm) = (lent(accessor), convert::algorithm(algorithm));
-        let quick = algorithm != Algorithm::Rs256
-            && lent
-                .authority
-                .signer()
-                .has_ring(&lent.service, &key, algorithm);
-        Ok(lent
-            .sign(key, quick, move |signer, service, key| {
-                signer.sign_jwt(service, key, algorithm, &typ, &claims, clock::now_s())
-            })
-            .await)
+        let algorithm = convert::algorithm(algorithm);
+        let quick = |lent: &Lent, key: &str| {
+            algorithm != Algorithm::Rs256 && lent.has_ring(key, algorithm)
+        };
+        Ok(sign(accessor, key, quick, move |signer, service, key| {
+            signer.sign_jwt(service, key, algorithm, &typ, &claims, clock::now_s())
+        })
+        .await)
     }
 
     async fn public_keys(
@@ -49,31 +46,44 @@ impl<T: Send + 'static> signer::HostWithStore<T> for HasSelf<StoreState> {
         key: String,
         algorithm: signer::Algorithm,
     ) -> Answer<String> {
-        let (lent, algorithm) = (lent(accessor), convert::algorithm(algorithm));
-        let quick = lent
-            .authority
-            .signer()
-            .has_ring(&lent.service, &key, algorithm);
-        Ok(lent
-            .sign(key, quick, move |signer, service, key| {
-                signer.public_keys(service, key, algorithm, clock::now_s())
-            })
-            .await)
+        let algorithm = convert::algorithm(algorithm);
+        let quick = |lent: &Lent, key: &str| lent.has_ring(key, algorithm);
+        Ok(sign(accessor, key, quick, move |signer, service, key| {
+            signer.public_keys(service, key, algorithm, clock::now_s())
+        })
+        .await)
     }
 
     async fn hmac(accessor: &Accessor<T, Self>, key: String, data: Vec<u8>) -> Answer<Vec<u8>> {
-        let lent = lent(accessor);
-        let quick = data.len() <= INLINE_BYTES_MAX
-            && lent.authority.signer().has_secret(&lent.service, &key);
-        Ok(lent
-            .sign(key, quick, move |signer, service, key| {
-                signer.hmac(service, key, &data)
-            })
-            .await)
+        let small = data.len() <= INLINE_BYTES_MAX;
+        let quick = |lent: &Lent, key: &str| {
+            small && lent.authority.signer().has_secret(&lent.service, key)
+        };
+        Ok(sign(accessor, key, quick, move |signer, service, key| {
+            signer.hmac(service, key, &data)
+        })
+        .await)
     }
 }
 
+/// Uses a key of the calling service: on this core if it is `quick`.
+async fn sign<T, R: Send + 'static>(
+    accessor: &Accessor<T, HasSelf<StoreState>>,
+    key: String,
+    quick: impl FnOnce(&Lent, &str) -> bool,
+    work: impl FnOnce(&ca::Signer, &ServiceName, &str) -> Result<R, SignError> + Send + 'static,
+) -> Result<R, types::Error> {
+    let lent = lent(accessor)?;
+    let quick = quick(&lent, &key);
+    lent.sign(key, quick, work).await
+}
+
 impl Lent {
+    fn has_ring(&self, key: &str, algorithm: Algorithm) -> bool {
+        let signer = self.authority.signer();
+        signer.has_ring(&self.service, key, algorithm)
+    }
+
     /// Uses a key of this service: here if it is `quick`, else where nothing waits for it.
     async fn sign<R: Send + 'static>(
         &self,
@@ -106,28 +116,20 @@ impl authority::Host for StoreState {}
 
 impl<T: Send + 'static> authority::HostWithStore<T> for HasSelf<StoreState> {
     async fn root(accessor: &Accessor<T, Self>) -> Answer<authority::Certificate> {
-        Ok(lent(accessor)
-            .authority()
-            .map(|authority| convert::certificate(authority.root())))
+        let root = |lent: Lent| Ok(convert::certificate(lent.authority()?.root()));
+        Ok(lent(accessor).and_then(root))
     }
 
     async fn intermediate(accessor: &Accessor<T, Self>) -> Answer<authority::Certificate> {
-        Ok(lent(accessor)
-            .authority()
-            .map(|authority| convert::certificate(authority.intermediate())))
+        let intermediate = |lent: Lent| Ok(convert::certificate(lent.authority()?.intermediate()));
+        Ok(lent(accessor).and_then(intermediate))
     }
 
     async fn components(accessor: &Accessor<T, Self>) -> Answer<Vec<authority::Component>> {
-        let lent = lent(accessor);
-        let authority = match lent.authority() {
-            Ok(authority) => authority,
-            Err(error) => return Ok(Err(error)),
-        };
-        let admissions = authority
-            .admissions()
-            .await
-            .map_err(|error| fault("listing components", &error));
-        Ok(admissions.map(|all| all.into_iter().map(convert::component).collect()))
+        match lent(accessor) {
+            Ok(lent) => Ok(lent.components().await),
+            Err(error) => Ok(Err(error)),
+        }
     }
 
     async fn sign_crl(
@@ -136,17 +138,19 @@ impl<T: Send + 'static> authority::HostWithStore<T> for HasSelf<StoreState> {
         revoked: Vec<authority::Revoked>,
         next_update: i64,
     ) -> Answer<String> {
-        Ok(lent(accessor).sign_crl(number, revoked, next_update).await)
+        match lent(accessor) {
+            Ok(lent) => Ok(lent.sign_crl(number, revoked, next_update).await),
+            Err(error) => Ok(Err(error)),
+        }
     }
 
     async fn jwks(accessor: &Accessor<T, Self>) -> Answer<String> {
-        Ok(lent(accessor)
-            .authority()
-            .map(|authority| authority.tokens().jwks().to_string()))
+        let jwks = |lent: Lent| Ok(lent.authority()?.tokens().jwks().to_string());
+        Ok(lent(accessor).and_then(jwks))
     }
 
     async fn sign_token(accessor: &Accessor<T, Self>, claims: types::Claims) -> Answer<String> {
-        Ok(lent(accessor).sign_token(claims))
+        Ok(lent(accessor).and_then(|lent| lent.sign_token(claims)))
     }
 }
 
@@ -156,6 +160,12 @@ impl Lent {
             .allow_authority()
             .map_err(types::Error::AccessDenied)?;
         Ok(&self.authority)
+    }
+
+    async fn components(&self) -> Result<Vec<authority::Component>, types::Error> {
+        let admissions = self.authority()?.admissions().await;
+        let admissions = admissions.map_err(|error| fault("listing components", &error))?;
+        Ok(admissions.into_iter().map(convert::component).collect())
     }
 
     fn sign_token(&self, claims: types::Claims) -> Result<String, types::Error> {

@@ -145,15 +145,15 @@ fn check_rate(capacity: u64, refill_per_second: f64, tokens: u64) -> Result<Rate
     })
 }
 
-fn lent<T: 'static>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Lent {
+/// What the grant lends, while it is in force.
+fn lent<T: 'static>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Result<Lent, store::Error> {
     accessor.with(|mut access| {
-        access
-            .get()
-            .service
-            .lent
-            .cache
-            .clone()
-            .expect("linked only where granted")
+        let service = &access.get().service;
+        service
+            .check("cache", "")
+            .map_err(store::Error::AccessDenied)?;
+        let lent = service.lent.cache.clone();
+        Ok(lent.expect("a grant in force is lent"))
     })
 }
 
@@ -170,10 +170,10 @@ impl<T: Send + 'static> store::HostWithStore<T> for HasSelf<StoreState> {
         accessor: &Accessor<T, Self>,
         key: String,
     ) -> Result<Result<Option<Vec<u8>>, store::Error>> {
-        let lent = lent(accessor);
-        Ok(lent
-            .check_key(&key)
-            .map(|()| lent.memory.get(&key).map(|value| value.to_vec())))
+        Ok(lent(accessor).and_then(|lent| {
+            lent.check_key(&key)?;
+            Ok(lent.memory.get(&key).map(|value| value.to_vec()))
+        }))
     }
 
     async fn set(
@@ -182,10 +182,11 @@ impl<T: Send + 'static> store::HostWithStore<T> for HasSelf<StoreState> {
         value: Vec<u8>,
         ttl_ms: Option<u64>,
     ) -> Result<Result<(), store::Error>> {
-        let lent = lent(accessor);
-        Ok(lent
-            .check(&key, &value, ttl_ms)
-            .map(|()| lent.memory.set(&key, value, ttl_ms)))
+        Ok(lent(accessor).and_then(|lent| {
+            lent.check(&key, &value, ttl_ms)?;
+            lent.memory.set(&key, value, ttl_ms);
+            Ok(())
+        }))
     }
 
     async fn set_if_absent(
@@ -194,18 +195,20 @@ impl<T: Send + 'static> store::HostWithStore<T> for HasSelf<StoreState> {
         value: Vec<u8>,
         ttl_ms: Option<u64>,
     ) -> Result<Result<bool, store::Error>> {
-        let lent = lent(accessor);
-        Ok(lent
-            .check(&key, &value, ttl_ms)
-            .map(|()| lent.memory.set_if_absent(&key, value, ttl_ms)))
+        Ok(lent(accessor).and_then(|lent| {
+            lent.check(&key, &value, ttl_ms)?;
+            Ok(lent.memory.set_if_absent(&key, value, ttl_ms))
+        }))
     }
 
     async fn delete(
         accessor: &Accessor<T, Self>,
         key: String,
     ) -> Result<Result<bool, store::Error>> {
-        let lent = lent(accessor);
-        Ok(lent.check_key(&key).map(|()| lent.memory.delete(&key)))
+        Ok(lent(accessor).and_then(|lent| {
+            lent.check_key(&key)?;
+            Ok(lent.memory.delete(&key))
+        }))
     }
 
     async fn increment(
@@ -214,10 +217,10 @@ impl<T: Send + 'static> store::HostWithStore<T> for HasSelf<StoreState> {
         by: i64,
         ttl_ms: Option<u64>,
     ) -> Result<Result<i64, store::Error>> {
-        let lent = lent(accessor);
-        Ok(lent
-            .check(&key, &[], ttl_ms)
-            .and_then(|()| lent.memory.increment(&key, by, ttl_ms).map_err(told)))
+        Ok(lent(accessor).and_then(|lent| {
+            lent.check(&key, &[], ttl_ms)?;
+            lent.memory.increment(&key, by, ttl_ms).map_err(told)
+        }))
     }
 
     async fn take_tokens(
@@ -227,18 +230,16 @@ impl<T: Send + 'static> store::HostWithStore<T> for HasSelf<StoreState> {
         refill_per_second: f64,
         tokens: u64,
     ) -> Result<Result<store::Bucket, store::Error>> {
-        let lent = lent(accessor);
-        let rate = lent
-            .check_key(&key)
-            .and_then(|()| check_rate(capacity, refill_per_second, tokens));
-        Ok(rate.map(|rate| {
+        Ok(lent(accessor).and_then(|lent| {
+            lent.check_key(&key)?;
+            let rate = check_rate(capacity, refill_per_second, tokens)?;
             let answer = lent.memory.take_tokens(&key, rate, tokens);
-            store::Bucket {
+            Ok(store::Bucket {
                 allowed: answer.allowed,
                 remaining: answer.remaining,
                 retry_after_ms: answer.retry_after_ms,
                 reset_ms: answer.reset_ms,
-            }
+            })
         }))
     }
 }

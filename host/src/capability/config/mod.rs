@@ -52,16 +52,20 @@ impl Capability for ConfigStore {
     }
 }
 
-fn values(state: &StoreState) -> &BTreeMap<String, String> {
-    &state.service.lent.config.as_ref().expect("linked only where granted").0
+/// The values, while the grant is in force.
+fn values(state: &StoreState) -> Result<&BTreeMap<String, String>, store::Error> {
+    let service = &state.service;
+    service.check("config", "").map_err(store::Error::Upstream)?;
+    Ok(&service.lent.config.as_ref().expect("a grant in force is lent").0)
 }
 
 impl store::Host for StoreState {
     fn get(&mut self, key: String) -> Result<Result<Option<String>, store::Error>> {
-        Ok(Ok(values(self).get(&key).cloned()))
+        Ok(values(self).map(|values| values.get(&key).cloned()))
     }
 
     fn get_all(&mut self) -> Result<Result<Vec<(String, String)>, store::Error>> {
-        Ok(Ok(values(self).iter().map(|(key, value)| (key.clone(), value.clone())).collect()))
+        let listed = |values: &BTreeMap<String, String>| values.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        Ok(values(self).map(listed))
     }
 }

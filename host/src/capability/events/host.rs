@@ -201,18 +201,31 @@ fn told(error: queue::Error) -> types::Error {
     }
 }
 
-/// What the store that calls holds, and the trace it is in.
-fn lent<T: 'static>(accessor: &Accessor<T, HasSelf<StoreState>>) -> (Lent, TraceContext) {
+/// What the store that calls holds while the grant is in force for `topic`, and the trace it is in.
+fn lent<T: 'static>(
+    accessor: &Accessor<T, HasSelf<StoreState>>,
+    topic: &str,
+) -> Result<(Lent, TraceContext), types::Error> {
     accessor.with(|mut access| {
         let state = access.get();
-        let lent = state
-            .service
-            .lent
-            .events
-            .clone()
-            .expect("linked only where granted");
-        (lent, state.invocation.trace)
+        let service = &state.service;
+        service
+            .check("events", topic)
+            .map_err(types::Error::AccessDenied)?;
+        let lent = service.lent.events.clone();
+        let lent = lent.expect("a grant in force is lent");
+        Ok((lent, state.invocation.trace))
     })
+}
+
+async fn publish<T: 'static>(
+    accessor: &Accessor<T, HasSelf<StoreState>>,
+    new: publisher::NewEvent,
+) -> Result<String, types::Error> {
+    let (lent, trace) = lent(accessor, &new.topic)?;
+    let event = lent.event(new, trace)?;
+    let id = event.id.clone();
+    lent.broker.publish(event).await.map(|()| id).map_err(told)
 }
 
 impl types::Host for StoreState {}
@@ -224,13 +237,7 @@ impl<T: Send + 'static> publisher::HostWithStore<T> for HasSelf<StoreState> {
         accessor: &Accessor<T, Self>,
         new: publisher::NewEvent,
     ) -> Result<Result<String, types::Error>> {
-        let (lent, trace) = lent(accessor);
-        let event = match lent.event(new, trace) {
-            Ok(event) => event,
-            Err(error) => return Ok(Err(error)),
-        };
-        let id = event.id.clone();
-        Ok(lent.broker.publish(event).await.map(|()| id).map_err(told))
+        Ok(publish(accessor, new).await)
     }
 }
 
@@ -240,14 +247,14 @@ impl<T: Send + 'static> live::HostWithStore<T> for HasSelf<StoreState> {
         channel: String,
         data: String,
     ) -> Result<Result<(), types::Error>> {
-        Ok(lent(accessor).0.broadcast(&channel, &data))
+        Ok(lent(accessor, "").and_then(|(lent, _)| lent.broadcast(&channel, &data)))
     }
 
     async fn listen(
         accessor: &Accessor<T, Self>,
         channel: String,
     ) -> Result<Result<StreamReader<String>, types::Error>> {
-        match lent(accessor).0.listen(&channel) {
+        match lent(accessor, "").and_then(|(lent, _)| lent.listen(&channel)) {
             Ok(listener) => accessor
                 .with(|access| StreamReader::new(access, Messages(listener)))
                 .map(Ok),

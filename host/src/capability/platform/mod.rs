@@ -1,7 +1,9 @@
 //! The `platform` capability: what is running here, for the services that show or manage it.
 
+mod control;
+
 use super::{Boot, Borrower, Capability, queue::Broker};
-use crate::{service::Registry, store::StoreState, telemetry::Metrics};
+use crate::{platform::Control, service::Registry, store::StoreState, telemetry::Metrics};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use wasmtime::{
@@ -32,6 +34,8 @@ pub struct Grant {
     pub metrics: bool,
     /// Queues of all services.
     pub queues: bool,
+    /// Which version of a service runs.
+    pub control: bool,
 }
 
 /// The capability.
@@ -39,6 +43,7 @@ pub struct Platform {
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     broker: Arc<Broker>,
+    control: Arc<Control>,
 }
 
 /// What one service version holds.
@@ -47,6 +52,7 @@ pub struct Lent {
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     broker: Arc<Broker>,
+    control: Arc<Control>,
 }
 
 impl std::fmt::Debug for Lent {
@@ -61,11 +67,17 @@ impl Capability for Platform {
     type Lent = Lent;
 
     async fn connect(boot: &Boot, _config: Config) -> Result<Self> {
-        Ok(Self { registry: boot.registry.clone(), metrics: boot.metrics.clone(), broker: boot.broker.clone() })
+        Ok(Self {
+            registry: boot.registry.clone(),
+            metrics: boot.metrics.clone(),
+            broker: boot.broker.clone(),
+            control: boot.control.clone(),
+        })
     }
 
     fn link(linker: &mut Linker<StoreState>, _grant: &Grant) -> Result<()> {
         types::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
+        exprsn::platform::control::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
         registry::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
         metrics::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
         queues::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)
@@ -77,6 +89,7 @@ impl Capability for Platform {
             registry: self.registry.clone(),
             metrics: self.metrics.clone(),
             broker: self.broker.clone(),
+            control: self.control.clone(),
         })
     }
 }
@@ -94,28 +107,28 @@ fn held<T>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Arc<crate::store::Ser
     accessor.with(|mut access| access.get().service.clone())
 }
 
-fn lent(context: &crate::store::ServiceContext) -> &Lent {
-    context.lent.platform.as_ref().expect("linked only where granted")
+/// What the grant lends, while it is in force and has what `may` looks for, which is called `what` in the manifest.
+fn lent<'a>(
+    context: &'a crate::store::ServiceContext,
+    what: &str,
+    may: impl FnOnce(&Grant) -> bool,
+) -> Result<&'a Lent, types::Error> {
+    context.check("platform", what).map_err(types::Error::AccessDenied)?;
+    let lent = context.lent.platform.as_ref().expect("a grant in force is lent");
+    if may(&lent.grant) { Ok(lent) } else { Err(denied(what)) }
 }
 
 impl<T: Send + 'static> registry::HostWithStore<T> for HasSelf<StoreState> {
     async fn services(accessor: &Accessor<T, Self>) -> Result<Result<Vec<registry::Service>, types::Error>> {
         let context = held(accessor);
-        let lent = lent(&context);
-        if !lent.grant.read {
-            return Ok(Err(denied("read")));
-        }
-        Ok(Ok(lent.registry.all().iter().map(|service| describe(service)).collect()))
+        Ok(lent(&context, "read", |grant| grant.read)
+            .map(|lent| lent.registry.all().iter().map(|service| describe(service)).collect()))
     }
 
     async fn start_order(accessor: &Accessor<T, Self>) -> Result<Result<Vec<Vec<String>>, types::Error>> {
         let context = held(accessor);
-        let lent = lent(&context);
-        if !lent.grant.read {
-            return Ok(Err(denied("read")));
-        }
         let names = |group: &Vec<crate::name::ServiceName>| group.iter().map(ToString::to_string).collect();
-        Ok(Ok(lent.registry.start_order().iter().map(names).collect()))
+        Ok(lent(&context, "read", |grant| grant.read).map(|lent| lent.registry.start_order().iter().map(names).collect()))
     }
 }
 
@@ -123,11 +136,13 @@ fn describe(service: &crate::service::Service) -> registry::Service {
     use crate::service::State;
     let (state, reason) = service.state();
     let live = service.live();
+    let described = service.described();
+    let (manifest, digest) = (&described.manifest, &described.digest);
     let (invocations, failures) = live.as_ref().map_or((0, 0), |version| version.metrics.totals());
     registry::Service {
         name: service.name.to_string(),
-        version: service.manifest.version.clone(),
-        description: service.manifest.description.clone(),
+        version: manifest.version.clone(),
+        description: manifest.description.clone(),
         state: match state {
             State::Starting => registry::ServiceState::Starting,
             State::Live => registry::ServiceState::Live,
@@ -137,10 +152,10 @@ fn describe(service: &crate::service::Service) -> registry::Service {
             State::Stopped => registry::ServiceState::Stopped,
         },
         reason,
-        digest: service.digest.clone(),
+        digest: digest.clone(),
         host: "localhost".to_owned(),
         port: service.port,
-        depends_on: service.manifest.depends_on.iter().map(ToString::to_string).collect(),
+        depends_on: manifest.depends_on.iter().map(ToString::to_string).collect(),
         grants: live.as_ref().map(|version| version.grants.names()).unwrap_or_default().into_iter().map(Into::into).collect(),
         started_at: service.started_at_ms,
         instances: live.as_ref().map_or(0, |version| u32::try_from(version.metrics.instances.get()).unwrap_or(0)),
@@ -152,18 +167,17 @@ fn describe(service: &crate::service::Service) -> registry::Service {
 impl<T: Send + 'static> metrics::HostWithStore<T> for HasSelf<StoreState> {
     async fn exposition(accessor: &Accessor<T, Self>) -> Result<Result<String, types::Error>> {
         let context = held(accessor);
-        let lent = lent(&context);
-        Ok(if lent.grant.metrics { Ok(lent.metrics.exposition()) } else { Err(denied("metrics")) })
+        Ok(lent(&context, "metrics", |grant| grant.metrics).map(|lent| lent.metrics.exposition()))
     }
 }
 
 impl<T: Send + 'static> queues::HostWithStore<T> for HasSelf<StoreState> {
     async fn queues(accessor: &Accessor<T, Self>) -> Result<Result<Vec<queues::Queue>, types::Error>> {
         let context = held(accessor);
-        let lent = lent(&context);
-        if !lent.grant.queues {
-            return Ok(Err(denied("queues")));
-        }
+        let lent = match lent(&context, "queues", |grant| grant.queues) {
+            Ok(lent) => lent,
+            Err(error) => return Ok(Err(error)),
+        };
         let summaries = match lent.broker.queues().await {
             Ok(summaries) => summaries,
             Err(error) => {

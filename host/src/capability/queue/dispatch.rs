@@ -46,6 +46,16 @@ pub trait JobHandler: Send + Sync + 'static {
         service: &ServiceName,
         job: Job,
     ) -> BoxFuture<'static, Result<Option<String>, Failure>>;
+
+    /// Whether jobs of `queue` may be begun now. Those leased already are returned, nothing counted.
+    fn may_take(&self, _queue: &str) -> bool {
+        true
+    }
+
+    /// Changes whenever [`JobHandler::may_take`] may answer something else; none if it never does.
+    fn gate(&self) -> Option<watch::Receiver<()>> {
+        None
+    }
 }
 
 /// How a service works on a queue.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     capability::{Boot, Borrower, Capability},
-    name::{ServiceName, matches},
+    name::matches,
     store::StoreState,
     telemetry::chain,
 };
@@ -77,7 +77,6 @@ fn denial(queue: &str, scope: &str) -> String {
 #[derive(Debug)]
 pub struct Lent {
     broker: Arc<Broker>,
-    service: ServiceName,
     grant: Grant,
 }
 
@@ -97,10 +96,9 @@ impl Capability for Queue {
         client::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)
     }
 
-    async fn lend(&self, borrower: &Borrower<'_>, grant: &Grant) -> Result<Lent> {
+    async fn lend(&self, _borrower: &Borrower<'_>, grant: &Grant) -> Result<Lent> {
         Ok(Lent {
             broker: self.broker.clone(),
-            service: borrower.name.clone(),
             grant: grant.clone(),
         })
     }
@@ -123,12 +121,11 @@ impl Call {
         })
     }
 
-    fn lent(&self) -> &Lent {
-        self.context
-            .lent
-            .queue
-            .as_ref()
-            .expect("linked only where granted")
+    /// What the grant lends, while it is in force for `queue`.
+    fn lent(&self, queue: &str) -> Result<&Lent, types::Error> {
+        self.context.check("queue", queue).map_err(denied)?;
+        let lent = self.context.lent.queue.as_ref();
+        Ok(lent.expect("a grant in force is lent"))
     }
 
     /// The job that the guest asks for, with what the host knows of it.
@@ -148,7 +145,7 @@ impl Call {
             priority: options.priority,
             timeout_ms: options.timeout_ms,
             subject: None,
-            origin: Some(self.lent().service.clone()),
+            origin: Some(self.context.name.clone()),
             trace: Some(self.invocation.trace),
         }
     }
@@ -222,26 +219,29 @@ type Answer<T> = Result<Result<T, types::Error>>;
 async fn look<T>(
     call: &Call,
     queue: &str,
-    read: impl Future<Output = backend::Result<T>>,
+    read: impl AsyncFnOnce(&Broker) -> backend::Result<T>,
 ) -> Result<T, types::Error> {
-    call.lent().grant.allow_produce(queue).map_err(denied)?;
-    read.await.map_err(told)
+    let lent = call.lent(queue)?;
+    lent.grant.allow_produce(queue).map_err(denied)?;
+    read(&lent.broker).await.map_err(told)
 }
 
 async fn manage(
     call: &Call,
     queue: &str,
-    change: impl Future<Output = backend::Result<()>>,
+    change: impl AsyncFnOnce(&Broker) -> backend::Result<()>,
 ) -> Result<(), types::Error> {
-    call.lent().grant.allow_manage(queue).map_err(denied)?;
-    change.await.map_err(told)
+    let lent = call.lent(queue)?;
+    lent.grant.allow_manage(queue).map_err(denied)?;
+    change(&lent.broker).await.map_err(told)
 }
 
 async fn add(call: &Call, queue: &str, jobs: Vec<NewJob>) -> Result<Vec<String>, types::Error> {
     // A name that is not allowed is invalid and never granted: deliveries of events are not for guests to add.
     check_queue_name(queue).map_err(told)?;
-    call.lent().grant.allow_produce(queue).map_err(denied)?;
-    call.lent().broker.add_many(queue, jobs).await.map_err(told)
+    let lent = call.lent(queue)?;
+    lent.grant.allow_produce(queue).map_err(denied)?;
+    lent.broker.add_many(queue, jobs).await.map_err(told)
 }
 
 impl<T: Send + 'static> client::HostWithStore<T> for HasSelf<StoreState> {
@@ -274,9 +274,8 @@ impl<T: Send + 'static> client::HostWithStore<T> for HasSelf<StoreState> {
 
     async fn get(accessor: &Accessor<T, Self>, queue: String, id: String) -> Answer<types::Job> {
         let call = Call::of(accessor);
-        Ok(look(&call, &queue, call.lent().broker.get(&queue, &id))
-            .await
-            .map(shown))
+        let job = look(&call, &queue, async |broker| broker.get(&queue, &id).await).await;
+        Ok(job.map(shown))
     }
 
     async fn list(
@@ -287,18 +286,18 @@ impl<T: Send + 'static> client::HostWithStore<T> for HasSelf<StoreState> {
         limit: u32,
     ) -> Answer<Vec<types::Job>> {
         let call = Call::of(accessor);
-        let listing =
-            call.lent()
-                .broker
-                .list(&queue, meant_state(state), offset.into(), limit.into());
-        Ok(look(&call, &queue, listing)
-            .await
-            .map(|jobs| jobs.into_iter().map(shown).collect()))
+        let state = meant_state(state);
+        let jobs = look(&call, &queue, async |broker| {
+            broker
+                .list(&queue, state, offset.into(), limit.into())
+                .await
+        });
+        Ok(jobs.await.map(|jobs| jobs.into_iter().map(shown).collect()))
     }
 
     async fn counts(accessor: &Accessor<T, Self>, queue: String) -> Answer<types::JobCounts> {
         let call = Call::of(accessor);
-        let counts = look(&call, &queue, call.lent().broker.counts(&queue)).await;
+        let counts = look(&call, &queue, async |broker| broker.counts(&queue).await).await;
         Ok(counts.map(|counts| types::JobCounts {
             waiting: counts.waiting,
             delayed: counts.delayed,
@@ -312,17 +311,17 @@ impl<T: Send + 'static> client::HostWithStore<T> for HasSelf<StoreState> {
 
     async fn remove(accessor: &Accessor<T, Self>, queue: String, id: String) -> Answer<()> {
         let call = Call::of(accessor);
-        Ok(manage(&call, &queue, call.lent().broker.remove(&queue, &id)).await)
+        Ok(manage(&call, &queue, async |broker| broker.remove(&queue, &id).await).await)
     }
 
     async fn retry(accessor: &Accessor<T, Self>, queue: String, id: String) -> Answer<()> {
         let call = Call::of(accessor);
-        Ok(manage(&call, &queue, call.lent().broker.retry(&queue, &id)).await)
+        Ok(manage(&call, &queue, async |broker| broker.retry(&queue, &id).await).await)
     }
 
     async fn pause(accessor: &Accessor<T, Self>, queue: String, paused: bool) -> Answer<()> {
         let call = Call::of(accessor);
-        Ok(manage(&call, &queue, call.lent().broker.pause(&queue, paused)).await)
+        Ok(manage(&call, &queue, async |broker| broker.pause(&queue, paused).await).await)
     }
 }
 

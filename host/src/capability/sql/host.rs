@@ -54,36 +54,110 @@ impl Caller {
         }
     }
 
-    fn lent(&self) -> &Lent {
-        self.context
-            .lent
-            .sql
-            .as_ref()
-            .expect("linked only where granted")
+    /// What the grant lends, while it is in force.
+    fn lent(&self) -> Result<&Lent, Error> {
+        self.context.check("sql", "").map_err(Error::AccessDenied)?;
+        let lent = self.context.lent.sql.as_ref();
+        Ok(lent.expect("a grant in force is lent"))
     }
 
-    fn database(&self) -> &Arc<ServiceDatabase> {
-        &self.lent().database
-    }
-
-    fn call(&self) -> Call {
-        Call {
-            rights: self.lent().rights,
+    /// The database, and how one call of it is bounded.
+    fn database(&self) -> Result<(&Arc<ServiceDatabase>, Call), Error> {
+        let lent = self.lent()?;
+        let call = Call {
+            rights: lent.rights,
             deadline: self.invocation.deadline,
-        }
+        };
+        Ok((&lent.database, call))
+    }
+
+    async fn query(&self, text: String, parameters: Vec<Value>) -> Result<RowSet, Error> {
+        let (database, call) = self.database()?;
+        database.query(call, Statement { text, parameters }).await
+    }
+
+    async fn execute(&self, text: String, parameters: Vec<Value>) -> Result<u64, Error> {
+        let (database, call) = self.database()?;
+        database.execute(call, Statement { text, parameters }).await
+    }
+
+    async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<RowSet>, Error> {
+        let (database, call) = self.database()?;
+        database.batch(call, statements).await
+    }
+
+    async fn stream(&self, text: String, parameters: Vec<Value>) -> Result<RowStream, Error> {
+        let (database, call) = self.database()?;
+        database.stream(call, Statement { text, parameters }).await
+    }
+
+    async fn begin(&self) -> Result<Transaction, Error> {
+        let (database, call) = self.database()?;
+        database.begin(call).await
+    }
+}
+
+/// A transaction with the state of the store that calls it.
+struct Within {
+    transaction: Arc<Transaction>,
+    caller: Caller,
+}
+
+impl Within {
+    async fn query(&self, text: String, parameters: Vec<Value>) -> Result<RowSet, Error> {
+        let (_, call) = self.caller.database()?;
+        let statement = Statement { text, parameters };
+        self.transaction.query(call, statement).await
+    }
+
+    async fn execute(&self, text: String, parameters: Vec<Value>) -> Result<u64, Error> {
+        let (_, call) = self.caller.database()?;
+        let statement = Statement { text, parameters };
+        self.transaction.execute(call, statement).await
+    }
+
+    async fn add_job(&self, job: OutboxJob) -> Result<String, Error> {
+        let context = &self.caller.context;
+        context
+            .check("queue", &job.queue)
+            .map_err(Error::AccessDenied)?;
+        self.announce(self.caller.lent()?.announcer.job(job)?).await
+    }
+
+    async fn publish(&self, event: OutboxEvent) -> Result<String, Error> {
+        let context = &self.caller.context;
+        context
+            .check("events", &event.topic)
+            .map_err(Error::AccessDenied)?;
+        self.announce(self.caller.lent()?.announcer.event(event)?)
+            .await
+    }
+
+    /// Adds to the outbox and answers the id.
+    async fn announce(&self, content: Content) -> Result<String, Error> {
+        let (id, trace) = (content.id().to_owned(), self.caller.invocation.trace);
+        self.transaction
+            .announce(content, trace, clock::now_ms())
+            .await?;
+        Ok(id)
+    }
+
+    async fn commit(&self) -> Result<(), Error> {
+        self.caller.lent()?;
+        self.transaction.commit().await
     }
 }
 
 fn open<U: 'static>(
     accessor: &Accessor<U, Own>,
     transaction: &Resource<OpenTransaction>,
-) -> Result<(Arc<Transaction>, Caller)> {
+) -> Result<Within> {
     accessor.with(|mut store| {
         let state = store.get();
-        Ok((
-            state.table.get(transaction)?.0.clone(),
-            Caller::in_store(state),
-        ))
+        Ok(Within {
+            transaction: state.table.get(transaction)?.0.clone(),
+            caller: Caller::in_store(state),
+        })
     })
 }
 
@@ -96,11 +170,7 @@ impl<U: Send + 'static> HostWithStore<U> for Own {
         text: String,
         parameters: Vec<Value>,
     ) -> Answer<RowSet> {
-        let caller = Caller::of(accessor);
-        Ok(caller
-            .database()
-            .query(caller.call(), Statement { text, parameters })
-            .await)
+        Ok(Caller::of(accessor).query(text, parameters).await)
     }
 
     async fn execute(
@@ -108,19 +178,14 @@ impl<U: Send + 'static> HostWithStore<U> for Own {
         text: String,
         parameters: Vec<Value>,
     ) -> Answer<u64> {
-        let caller = Caller::of(accessor);
-        Ok(caller
-            .database()
-            .execute(caller.call(), Statement { text, parameters })
-            .await)
+        Ok(Caller::of(accessor).execute(text, parameters).await)
     }
 
     async fn batch(
         accessor: &Accessor<U, Self>,
         statements: Vec<Statement>,
     ) -> Answer<Vec<RowSet>> {
-        let caller = Caller::of(accessor);
-        Ok(caller.database().batch(caller.call(), statements).await)
+        Ok(Caller::of(accessor).batch(statements).await)
     }
 
     async fn query_stream(
@@ -128,12 +193,8 @@ impl<U: Send + 'static> HostWithStore<U> for Own {
         text: String,
         parameters: Vec<Value>,
     ) -> Answer<Streamed> {
-        let caller = Caller::of(accessor);
-        let RowStream { columns, rows, end } = match caller
-            .database()
-            .stream(caller.call(), Statement { text, parameters })
-            .await
-        {
+        let streamed = Caller::of(accessor).stream(text, parameters).await;
+        let RowStream { columns, rows, end } = match streamed {
             Ok(stream) => stream,
             Err(error) => return Ok(Err(error)),
         };
@@ -189,8 +250,7 @@ impl HostTransaction for StoreState {
 
 impl<U: Send + 'static> HostTransactionWithStore<U> for Own {
     async fn begin(accessor: &Accessor<U, Self>) -> Answer<Resource<OpenTransaction>> {
-        let caller = Caller::of(accessor);
-        match caller.database().begin(caller.call()).await {
+        match Caller::of(accessor).begin().await {
             Ok(transaction) => accessor.with(|mut store| {
                 Ok(Ok(store
                     .get()
@@ -207,10 +267,7 @@ impl<U: Send + 'static> HostTransactionWithStore<U> for Own {
         text: String,
         parameters: Vec<Value>,
     ) -> Answer<RowSet> {
-        let (transaction, caller) = open(accessor, &this)?;
-        Ok(transaction
-            .query(caller.call(), Statement { text, parameters })
-            .await)
+        Ok(open(accessor, &this)?.query(text, parameters).await)
     }
 
     async fn execute(
@@ -219,10 +276,7 @@ impl<U: Send + 'static> HostTransactionWithStore<U> for Own {
         text: String,
         parameters: Vec<Value>,
     ) -> Answer<u64> {
-        let (transaction, caller) = open(accessor, &this)?;
-        Ok(transaction
-            .execute(caller.call(), Statement { text, parameters })
-            .await)
+        Ok(open(accessor, &this)?.execute(text, parameters).await)
     }
 
     async fn add_job(
@@ -230,7 +284,7 @@ impl<U: Send + 'static> HostTransactionWithStore<U> for Own {
         this: Resource<OpenTransaction>,
         job: OutboxJob,
     ) -> Answer<String> {
-        announce(accessor, &this, |lent| lent.announcer.job(job)).await
+        Ok(open(accessor, &this)?.add_job(job).await)
     }
 
     async fn publish(
@@ -238,34 +292,14 @@ impl<U: Send + 'static> HostTransactionWithStore<U> for Own {
         this: Resource<OpenTransaction>,
         event: OutboxEvent,
     ) -> Answer<String> {
-        announce(accessor, &this, |lent| lent.announcer.event(event)).await
+        Ok(open(accessor, &this)?.publish(event).await)
     }
 
     async fn commit(accessor: &Accessor<U, Self>, this: Resource<OpenTransaction>) -> Answer<()> {
-        let (transaction, _) = open(accessor, &this)?;
-        Ok(transaction.commit().await)
+        Ok(open(accessor, &this)?.commit().await)
     }
 
     async fn rollback(accessor: &Accessor<U, Self>, this: Resource<OpenTransaction>) -> Answer<()> {
-        let (transaction, _) = open(accessor, &this)?;
-        Ok(transaction.roll_back().await)
+        Ok(open(accessor, &this)?.transaction.roll_back().await)
     }
-}
-
-/// Adds to the outbox what `content` makes of the call, and answers its id.
-async fn announce<U: 'static>(
-    accessor: &Accessor<U, Own>,
-    this: &Resource<OpenTransaction>,
-    content: impl FnOnce(&Lent) -> Result<Content, Error>,
-) -> Answer<String> {
-    let (transaction, caller) = open(accessor, this)?;
-    let content = match content(caller.lent()) {
-        Ok(content) => content,
-        Err(error) => return Ok(Err(error)),
-    };
-    let id = content.id().to_owned();
-    Ok(transaction
-        .announce(content, caller.invocation.trace, clock::now_ms())
-        .await
-        .map(|()| id))
 }

@@ -8,6 +8,7 @@ use crate::{
     sqlite::{self, Database},
 };
 use rusqlite::Connection;
+use std::ops::RangeInclusive;
 use wasmtime::{Result, bail, ensure, error::Context as _, format_err};
 
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS _exprsn_migrations (
@@ -135,6 +136,10 @@ fn number(name: &str) -> &str {
     &name[..4]
 }
 
+fn as_number(name: &str) -> u32 {
+    number(name).parse().unwrap_or(u32::MAX)
+}
+
 /// SHA-256 of the text, in hexadecimal.
 fn checksum(file: &MigrationFile) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, file.sql.as_bytes());
@@ -146,13 +151,26 @@ fn checksum(file: &MigrationFile) -> String {
 }
 
 /// Compares what is recorded with what there is. A difference in the past is an error that names the migration.
-pub fn plan(applied: &[Applied], wanted: &[Migration]) -> Result<Vec<Migration>> {
+///
+/// A migration that the component lacks is borne if it comes after its last one and within `bears`: a later version's.
+pub fn plan(
+    applied: &[Applied],
+    wanted: &[Migration],
+    bears: &RangeInclusive<u32>,
+) -> Result<Vec<Migration>> {
+    let newest = wanted.last().map_or(0, |last| as_number(&last.name));
     for done in applied {
         let Some(migration) = wanted.iter().find(|migration| migration.name == done.name) else {
-            bail!(
-                "the database has migration `{}`, which the component lacks: is this an older version of it?",
-                done.name
+            let later = as_number(&done.name);
+            ensure!(
+                later > newest && later <= *bears.end(),
+                "the database has migration `{}`, which the component lacks, and it works with {:04} to {:04} ([schema] in its \
+                 component.toml): is this an older version of it?",
+                done.name,
+                bears.start(),
+                bears.end()
             );
+            continue;
         };
         ensure!(
             migration.checksum == done.checksum,
@@ -180,7 +198,7 @@ pub async fn status(database: &Database, files: &Migrations) -> Result<Status> {
         .read(read_applied)
         .await
         .context("reading the applied migrations")?;
-    let pending = plan(&applied, &wanted)?
+    let pending = plan(&applied, &wanted, &files.range())?
         .into_iter()
         .map(|migration| migration.name)
         .collect();
@@ -199,7 +217,7 @@ pub async fn migrate(
         .read(read_applied)
         .await
         .context("reading the applied migrations")?;
-    let pending = plan(&applied, &wanted).with_context(|| format!("migrations of {service}"))?;
+    let pending = plan(&applied, &wanted, &files.range()).with_context(|| format!("migrations of {service}"))?;
     let mut names = Vec::new();
     for migration in pending {
         let name = migration.name.clone();

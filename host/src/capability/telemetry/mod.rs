@@ -8,7 +8,7 @@ use super::{Boot, Borrower, Capability, queue::Broker};
 use crate::{
     clock,
     name::ServiceName,
-    store::StoreState,
+    store::{ServiceContext, StoreState},
     telemetry::Metrics,
 };
 use serde::{Deserialize, Serialize};
@@ -133,8 +133,10 @@ impl Capability for Telemetry {
     }
 }
 
-fn lent(state: &StoreState) -> &Lent {
-    state.service.lent.telemetry.as_ref().expect("linked only where granted")
+/// What the grant lends; none while it is withheld. The interfaces know no error, so what is said then is dropped.
+fn lent(context: &ServiceContext) -> Option<&Lent> {
+    context.check("telemetry", "").ok()?;
+    context.lent.telemetry.as_ref()
 }
 
 fn shorten(text: &mut String, bytes_max: usize) {
@@ -160,7 +162,8 @@ fn write_record(state: &StoreState, level: logging::Level, message: &str, fields
 impl logging::Host for StoreState {
     fn log(&mut self, level: logging::Level, mut message: String, mut fields: Vec<(String, String)>) -> Result<()> {
         let max = self.service.limits.log_records_per_second_max;
-        if !lent(self).rate.admit(&self.service.name, clock::now_s(), max) {
+        let admitted = lent(&self.service).is_some_and(|lent| lent.rate.admit(&self.service.name, clock::now_s(), max));
+        if !admitted {
             return Ok(());
         }
         shorten(&mut message, MESSAGE_BYTES_MAX);
@@ -175,12 +178,16 @@ impl logging::Host for StoreState {
 
 impl metrics::Host for StoreState {
     fn counter_add(&mut self, name: String, by: u64, attributes: Vec<(String, String)>) -> Result<()> {
-        lent(self).metrics.guest_count(&self.service.name, &name, by, &attributes);
+        if let Some(lent) = lent(&self.service) {
+            lent.metrics.guest_count(&self.service.name, &name, by, &attributes);
+        }
         Ok(())
     }
 
     fn histogram_record(&mut self, name: String, value: f64, attributes: Vec<(String, String)>) -> Result<()> {
-        lent(self).metrics.guest_observe(&self.service.name, &name, value, &attributes);
+        if let Some(lent) = lent(&self.service) {
+            lent.metrics.guest_observe(&self.service.name, &name, value, &attributes);
+        }
         Ok(())
     }
 }
@@ -190,16 +197,16 @@ impl service::Host for StoreState {}
 impl<T: Send + 'static> service::HostWithStore<T> for HasSelf<StoreState> {
     async fn status(accessor: &Accessor<T, Self>) -> Result<service::Health> {
         let context = accessor.with(|mut access| access.get().service.clone());
-        let held = context.lent.telemetry.as_ref().expect("linked only where granted");
+        let held = lent(&context);
         let database = async {
-            match &context.lent.sql {
-                Some(sql) => Some(tokio::time::timeout(held.health_max, sql.is_healthy()).await.unwrap_or(false)),
-                None => None,
+            match (held, &context.lent.sql) {
+                (Some(held), Some(sql)) => Some(tokio::time::timeout(held.health_max, sql.is_healthy()).await.unwrap_or(false)),
+                _ => None,
             }
         };
         let broker = async {
-            match &held.broker {
-                Some(broker) => Some(tokio::time::timeout(held.health_max, broker.ping()).await.unwrap_or(false)),
+            match held.and_then(|held| Some((held, held.broker.as_ref()?))) {
+                Some((held, broker)) => Some(tokio::time::timeout(held.health_max, broker.ping()).await.unwrap_or(false)),
                 None => None,
             }
         };

@@ -40,6 +40,8 @@ pub(super) struct Worker {
     handler: Arc<dyn JobHandler>,
     signal: watch::Receiver<()>,
     stop: watch::Receiver<Option<Instant>>,
+    /// Told when the service may have become able, or unable, to take jobs.
+    gate: Option<watch::Receiver<()>>,
     running: JoinSet<(Outcome, Duration)>,
     active: HashMap<Id, (Claim, AbortHandle)>,
     /// Leased ahead, so that short jobs need not wait for the disk.
@@ -76,6 +78,7 @@ impl Worker {
             spec,
             handler: handler.clone(),
             stop,
+            gate: handler.gate(),
             running: JoinSet::new(),
             active: HashMap::new(),
             ahead: VecDeque::new(),
@@ -108,6 +111,7 @@ impl Worker {
                 changed = self.signal.changed(), if self.may_look() => self.more = changed.is_ok(),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.more = true,
                 _ = heartbeat.tick(), if self.held() > 0 => self.renew().await,
+                () = changed(&mut self.gate) => self.more = true,
                 changed = self.stop.changed(), if drained.is_none() => self.begin_drain(changed.is_ok()),
                 () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => self.retry_at = None,
                 () = sleep_until(drained.unwrap_or_else(Instant::now)), if drained.is_some() => return self.abandon().await,
@@ -141,11 +145,16 @@ impl Worker {
     /// Jobs to ask the broker for.
     fn wanted(&self) -> usize {
         let target = self.spec.concurrency as usize + self.ahead_wanted();
-        if self.deadline.is_some() {
+        if self.deadline.is_some() || !self.may_take() {
             0
         } else {
             target.saturating_sub(self.held())
         }
+    }
+
+    /// Whether the service may begin jobs of this queue now.
+    fn may_take(&self) -> bool {
+        self.handler.may_take(&self.spec.name)
     }
 
     /// Whether news of the queue concern it now.
@@ -184,8 +193,11 @@ impl Worker {
         }
     }
 
-    /// Begins jobs that are leased, as far as the concurrency allows.
+    /// Begins jobs that are leased, as far as the concurrency allows; returns them while the service takes none.
     fn begin_next(&mut self) {
+        if !self.ahead.is_empty() && !self.may_take() {
+            self.release_ahead();
+        }
         while self.active.len() < self.spec.concurrency as usize
             && let Some(job) = self.ahead.pop_front()
         {
@@ -320,6 +332,17 @@ impl Worker {
         if !matches!(timeout(LAST_WORDS_MAX, last_words).await, Ok(Ok(_))) {
             tracing::warn!("leases could not be returned; they expire by themselves");
         }
+    }
+}
+
+/// Waits for the gate to change; for ever where there is none.
+async fn changed(gate: &mut Option<watch::Receiver<()>>) {
+    let gone = match gate {
+        Some(open) => open.changed().await.is_err(),
+        None => return std::future::pending().await,
+    };
+    if gone {
+        *gate = None;
     }
 }
 

@@ -13,6 +13,7 @@ fn files(files: &[(&str, &str)]) -> Migrations {
     };
     Migrations {
         files: files.iter().map(file).collect(),
+        schema: None,
     }
 }
 
@@ -186,7 +187,10 @@ fn checked_in() -> Vec<(String, Migrations)> {
         let files = std::fs::read_dir(&folder).unwrap().map(file).collect();
         (
             folder.file_name().unwrap().to_string_lossy().into_owned(),
-            Migrations { files },
+            Migrations {
+                files,
+                schema: None,
+            },
         )
     };
     services
