@@ -8,6 +8,7 @@
 //! is ever logged.
 
 mod admission;
+mod admitted;
 pub mod authorise;
 pub mod certificate;
 pub mod claims;
@@ -22,18 +23,23 @@ mod ring;
 pub mod signer;
 mod standing;
 pub mod tokens;
+mod withholding;
 
+pub use admission::Candidate;
+pub use admitted::NotAdmitted;
 pub use authorise::Denial;
 pub use certificate::{CertificateFault, ComponentCertificate};
 pub use claims::{Claims, Subject};
 pub use key::Algorithm;
-pub use ledger::Admission;
+pub use ledger::{Admission, Decided, Withholding};
 pub use signer::Signer;
 pub use tokens::{Refusal, Rejection, Resolver, Tokens, Verdict, VerifiedToken};
 
 use crate::{
+    approval::Approvals,
     clock,
     invocation::{Permission, Permissions, Principal, PrincipalKind},
+    library::Library,
     name::ServiceName,
     withheld::WithheldGrants,
 };
@@ -43,9 +49,9 @@ use pki::{Certificate, Pki};
 use ring::{KeyRing, Rotation};
 use serde::Deserialize;
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 use tokio::sync::watch;
 use wasmtime::{Result, error::Context as _, format_err};
@@ -106,6 +112,9 @@ pub struct Authority {
     options: Options,
     pki: Arc<Pki>,
     ledger: Ledger,
+    library: Arc<Library>,
+    /// The operator's answers in platform.toml.
+    answers: OnceLock<BTreeMap<ServiceName, Approvals>>,
     tokens: Tokens,
     signer: Arc<Signer>,
     revoked: ArcSwap<HashSet<String>>,
@@ -150,6 +159,7 @@ impl Authority {
         )?;
         let Remembered {
             revoked_certificates,
+            withheld,
             ..
         } = remembered;
         let authority = Arc::new(Self {
@@ -157,12 +167,15 @@ impl Authority {
             options: options.clone(),
             pki: Arc::new(pki),
             ledger,
+            library: Arc::new(Library::open(data)?),
+            answers: OnceLock::new(),
             tokens,
             signer: Arc::new(Signer::new(&folder.join("keys"))),
             revoked: ArcSwap::from_pointee(revoked_certificates.into_iter().collect()),
             revocations: watch::Sender::new(0),
             withheld: WithheldGrants::default(),
         });
+        authority.recall_withheld(withheld);
         authority.write_operator_token(now_s)?;
         Ok(authority)
     }
@@ -175,6 +188,11 @@ impl Authority {
     /// Tokens, for what is more than [`Authority::authenticate`] and [`Authority::authorise`].
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
+    }
+
+    /// The component files that may be admitted.
+    pub fn library(&self) -> &Arc<Library> {
+        &self.library
     }
 
     /// Keys of services.

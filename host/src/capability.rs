@@ -4,7 +4,7 @@
 //! Only scope (which queue, which topic, which host) is checked at call time.
 
 use crate::{
-    ca::Authority, config::PlatformConfig, manifest::Manifest, name::ServiceName,
+    ca::Authority, config::PlatformConfig, library::Library, manifest::Manifest, name::ServiceName,
     store::StoreState, telemetry::Metrics,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -19,12 +19,12 @@ pub struct Boot {
     /// Runs what belongs to no request: relays, compaction, key generation.
     pub background: tokio::runtime::Handle,
     pub metrics: Arc<Metrics>,
+    /// Component files that may be admitted and loaded.
+    pub library: Arc<Library>,
     /// Keys, tokens, certificates.
     pub authority: Arc<Authority>,
     /// Jobs and events; shared by `queue`, `events` and the outbox of `sql`.
     pub broker: Arc<queue::Broker>,
-    /// Component files that the host was given.
-    pub library: Arc<crate::library::Library>,
     /// The platform itself, for those who may change it.
     pub control: Arc<crate::platform::Control>,
     /// What is running; filled when the platform has started.
@@ -124,6 +124,11 @@ macro_rules! capabilities {
                 let mut names = Vec::new();
                 $(if self.$name.is_some() { names.push(stringify!($name)); })+
                 names
+            }
+
+            /// Takes the grant of one capability over from others.
+            pub fn take(&mut self, from: &Self, name: &str) {
+                $(if name == stringify!($name) { self.$name = from.$name.clone(); })+
             }
 
             /// Keeps only what `keep` accepts by name.

@@ -2,11 +2,14 @@
 
 pub mod client;
 mod compile;
+mod component;
 mod db;
+pub mod deliver;
 pub mod demo;
 mod health;
 pub mod output;
-mod place;
+pub mod place;
+mod publisher;
 mod queue;
 mod services;
 mod token;
@@ -50,6 +53,10 @@ enum Command {
     Db(db::DbCommand),
     #[command(subcommand)]
     Token(token::TokenCommand),
+    #[command(subcommand)]
+    Component(component::ComponentCommand),
+    #[command(subcommand)]
+    Publisher(publisher::PublisherCommand),
     Demo(demo::DemoArgs),
     #[command(hide = true)]
     Compile(compile::CompileArgs),
@@ -108,6 +115,8 @@ impl Command {
             Self::Queue(command) => command.run().await,
             Self::Db(command) => command.run().await,
             Self::Token(command) => command.run().await,
+            Self::Component(command) => command.run().await,
+            Self::Publisher(command) => command.run().await,
             Self::Demo(command) => command.run().await,
             Self::Up(_) | Self::Compile(_) => unreachable!("run without a runtime of ours"),
         }
@@ -157,6 +166,13 @@ mod tests {
             "exprsn db status --json",
             "exprsn token issue --subject user:a --permissions read,write",
             "exprsn token validate -",
+            "exprsn component inspect a.wasm --json",
+            "exprsn component sign a.wasm --key k.pem --output b.wasm",
+            "exprsn component install a.wasm --yes --allow-unsigned --refuse http --grant queue={produce=[\"a\"]} --json",
+            "exprsn component approve 00 --answers answers.toml --yes",
+            "exprsn component revoke stranger --grant queue:a --reason why",
+            "exprsn component restore stranger --grant queue:a",
+            "exprsn publisher trust acme 00",
             "exprsn demo --users 5 --posts 7 --concurrency 2 --seed 1 --json",
             "exprsn compile --memory-bytes-max 1 --cpu-s-max 1",
         ] {

@@ -5,9 +5,10 @@
 use crate::{
     capability,
     config::PlatformConfig,
-    manifest::{MANIFEST_SECTION, MIGRATIONS_SECTION, Manifest, Migrations},
+    manifest::{MANIFEST_SECTION, Manifest, Migrations},
 };
 use aws_lc_rs::{digest, hmac};
+use sections::Sections;
 use std::{
     fs,
     hash::{Hash, Hasher},
@@ -16,10 +17,14 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
 };
-use wasmparser::{Parser, Payload};
 use wasmtime::{
     Engine, Result, bail, component::Component, ensure, error::Context as _, format_err,
 };
+
+mod sections;
+mod signature;
+
+pub use signature::{SIGNATURE_SECTION, Signer, SigningKey, is_key};
 
 /// Largest component file, in bytes.
 pub const COMPONENT_BYTES_MAX: u64 = 128 << 20;
@@ -51,6 +56,10 @@ pub struct ComponentFile {
     /// Interfaces by full name: `exprsn:sql/database@1.0.0`.
     pub imports: Vec<String>,
     pub exports: Vec<String>,
+    /// Who has signed it, if anybody; the signature is good.
+    pub signer: Option<Signer>,
+    /// Where its signature begins; the file's length where it has none.
+    signed_bytes: usize,
 }
 
 impl ComponentFile {
@@ -69,7 +78,8 @@ impl ComponentFile {
             .with_context(|| format!("component `{}` cannot be used", path.display()))
     }
 
-    pub(crate) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
+    /// Checks bytes that were read from `path`, or are to lie there. The error says what is wrong with them.
+    pub fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
         let sections = Sections::read(&bytes)?;
         let manifest = sections.manifest.ok_or_else(|| {
             format_err!("it has no `{MANIFEST_SECTION}` section; build it with `cargo xtask build-components`")
@@ -90,7 +100,17 @@ impl ComponentFile {
             migrations,
             imports: sections.imports,
             exports: sections.exports,
+            signer: sections.signer,
+            signed_bytes: sections.signed_bytes,
         })
+    }
+
+    /// The file's bytes with a signature at their end, instead of one that is there.
+    pub fn signed(&self, key: &SigningKey) -> Result<Vec<u8>> {
+        let mut bytes = self.bytes[..self.signed_bytes].to_vec();
+        let section = key.section(&bytes)?;
+        bytes.extend(section);
+        Ok(bytes)
     }
 
     /// Compares imports with the grants that the manifest asks for: neither more nor less.
@@ -114,19 +134,31 @@ impl ComponentFile {
         Ok(())
     }
 
+    /// The interfaces of a capability that it imports.
+    pub fn imports_of(&self, name: &str) -> Vec<&str> {
+        of_capability(&self.imports, name)
+    }
+
+    /// The interfaces of a capability that it exports for the host to call.
+    pub fn exports_of(&self, name: &str) -> Vec<&str> {
+        of_capability(&self.exports, name)
+    }
+
     /// Whether the component makes use of a capability: an import, an export that it triggers, or `sql`'s outbox.
     fn uses(&self, name: &str) -> bool {
-        let imported = |name| {
-            self.imports
-                .iter()
-                .any(|import| capability::of_import(import) == Some(name))
-        };
-        let exported = self
-            .exports
-            .iter()
-            .any(|export| capability::of_import(export) == Some(name));
-        imported(name) || exported || (matches!(name, "queue" | "events") && imported("sql"))
+        let imported = |name| !self.imports_of(name).is_empty();
+        imported(name)
+            || !self.exports_of(name).is_empty()
+            || (matches!(name, "queue" | "events") && imported("sql"))
     }
+}
+
+fn of_capability<'a>(interfaces: &'a [String], name: &str) -> Vec<&'a str> {
+    interfaces
+        .iter()
+        .map(String::as_str)
+        .filter(|interface| capability::of_import(interface) == Some(name))
+        .collect()
 }
 
 fn missing(path: &Path, error: &std::io::Error) -> wasmtime::Error {
@@ -143,79 +175,6 @@ fn is_baseline(import: &str) -> bool {
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// What of a component's outermost level the host reads before it compiles anything.
-#[derive(Default)]
-struct Sections {
-    manifest: Option<String>,
-    migrations: Option<String>,
-    imports: Vec<String>,
-    exports: Vec<String>,
-}
-
-impl Sections {
-    fn read(bytes: &[u8]) -> Result<Self> {
-        let mut sections = Self::default();
-        let mut depth = 0u32;
-        for payload in Parser::new(0).parse_all(bytes) {
-            let payload = payload.map_err(|error| {
-                format_err!("it is not a WebAssembly component, or corrupt: {error}")
-            })?;
-            match payload {
-                Payload::Version { encoding, .. } if depth == 0 => {
-                    ensure!(
-                        encoding == wasmparser::Encoding::Component,
-                        "it is a core WebAssembly module, not a component; build it for wasm32-wasip2"
-                    );
-                }
-                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
-                Payload::End(_) => depth = depth.saturating_sub(1),
-                payload if depth == 0 => sections.take(payload)?,
-                _ => {}
-            }
-        }
-        Ok(sections)
-    }
-
-    fn take(&mut self, payload: Payload<'_>) -> Result<()> {
-        match payload {
-            Payload::CustomSection(section) if section.name() == MANIFEST_SECTION => {
-                ensure!(
-                    self.manifest.is_none(),
-                    "it has two `{MANIFEST_SECTION}` sections"
-                );
-                self.manifest = Some(text(section.data(), MANIFEST_SECTION)?);
-            }
-            Payload::CustomSection(section) if section.name() == MIGRATIONS_SECTION => {
-                ensure!(
-                    self.migrations.is_none(),
-                    "it has two `{MIGRATIONS_SECTION}` sections"
-                );
-                self.migrations = Some(text(section.data(), MIGRATIONS_SECTION)?);
-            }
-            Payload::ComponentImportSection(imports) => {
-                for import in imports {
-                    self.imports
-                        .push(import.context("reading imports")?.name.name.to_owned());
-                }
-            }
-            Payload::ComponentExportSection(exports) => {
-                for export in exports {
-                    self.exports
-                        .push(export.context("reading exports")?.name.name.to_owned());
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-fn text(data: &[u8], section: &str) -> Result<String> {
-    let text = std::str::from_utf8(data)
-        .with_context(|| format!("its `{section}` section is not UTF-8"))?;
-    Ok(text.to_owned())
 }
 
 /// Compiled components by content, each authenticated with a key that only this host has.

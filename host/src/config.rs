@@ -3,7 +3,7 @@
 //! Every key has a default, every limit a name with its unit; an unknown key or a wrong type stops the start with the
 //! line at fault.
 
-use crate::{capability::Configs, name::ServiceName};
+use crate::{approval::Approvals, capability::Configs, name::ServiceName};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 use wasmtime::{Result, error::Context as _, format_err};
@@ -117,9 +117,9 @@ pub struct ServiceConfig {
     /// False keeps it configured without running it.
     #[serde(default = "enabled")]
     pub enabled: bool,
-    /// Approved grants, by capability.
+    /// Answers to what the component asks for, by capability.
     #[serde(default)]
-    pub grants: BTreeMap<String, Approval>,
+    pub grants: Approvals,
     /// Values of `wasi:config`, before the manifest's defaults.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
@@ -130,16 +130,6 @@ pub struct ServiceConfig {
 
 fn enabled() -> bool {
     true
-}
-
-/// The operator's answer to a requested grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Approval {
-    /// Granted with the scope that the manifest asks for.
-    AsRequested,
-    /// Not granted.
-    Refused,
 }
 
 /// What a service may use. Each field's name carries its unit.

@@ -2,6 +2,7 @@
 //!
 //! `main.rs` parses arguments and calls [`platform::run`]; everything else is reachable from there, top-down.
 
+pub mod approval;
 pub mod ca;
 pub mod capability;
 pub mod cli;
@@ -11,12 +12,14 @@ pub mod config;
 pub mod cores;
 pub mod deployments;
 pub mod engine;
+pub mod inspection;
 pub mod invocation;
 pub mod library;
 pub mod listener;
 pub mod manifest;
 pub mod mesh;
 pub mod name;
+pub mod narrow;
 pub mod platform;
 pub mod problem;
 pub mod service;

@@ -203,3 +203,128 @@ fn is_digest(text: &str) -> bool {
     let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     text.len() == DIGEST_DIGITS && text.bytes().all(digit)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANIFEST: &str = "name = \"exprsn-a\"\nversion = \"1.0.0\"\nport = 1\n";
+
+    /// The smallest component that there is, with a manifest.
+    fn component(padding: &str) -> Vec<u8> {
+        let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
+        let manifest = format!("{MANIFEST}# {padding}\n");
+        let name = crate::manifest::MANIFEST_SECTION;
+        bytes.extend([0, u8::try_from(1 + name.len() + manifest.len()).unwrap()]);
+        bytes.push(u8::try_from(name.len()).unwrap());
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.extend_from_slice(manifest.as_bytes());
+        bytes
+    }
+
+    fn library() -> (tempfile::TempDir, Library) {
+        let data = tempfile::tempdir().unwrap();
+        let library = Library::open(data.path()).unwrap();
+        (data, library)
+    }
+
+    #[test]
+    fn what_is_taken_in_is_found_by_its_digest() {
+        let (data, library) = library();
+        let file = library.put(component("")).unwrap();
+        assert_eq!(file.manifest.name.as_str(), "exprsn-a");
+        assert_eq!(library.get(&file.digest).unwrap().bytes, file.bytes);
+        let mut incoming = library.receive().unwrap();
+        for byte in component("b") {
+            incoming.write(&[byte]).unwrap();
+        }
+        let other = library.keep(incoming).unwrap();
+        assert_eq!(library.get(&other.digest).unwrap().bytes, component("b"));
+        drop(library.receive().unwrap());
+        let names: Vec<_> = fs::read_dir(data.path().join("components"))
+            .unwrap()
+            .collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+    }
+
+    #[test]
+    fn one_changed_byte_is_refused_by_name() {
+        let (_data, library) = library();
+        let file = library.put(component("")).unwrap();
+        let mut changed = file.bytes.clone();
+        *changed.last_mut().unwrap() ^= 1;
+        fs::write(&file.path, &changed).unwrap();
+        let error = library.get(&file.digest).unwrap_err().to_string();
+        assert!(
+            error.contains(&file.digest) && error.contains("was changed"),
+            "{error}"
+        );
+        assert_eq!(library.put(component("")).unwrap().bytes, file.bytes);
+        assert!(
+            library.get(&file.digest).is_ok(),
+            "taking it in again mends it"
+        );
+    }
+
+    #[test]
+    fn what_is_no_component_leaves_nothing() {
+        let (data, library) = library();
+        assert!(library.put(b"garbage".to_vec()).is_err());
+        let mut incoming = library.receive().unwrap();
+        incoming.write(b"garbage").unwrap();
+        assert!(library.keep(incoming).is_err());
+        let mut incoming = library.receive().unwrap();
+        incoming.bytes = COMPONENT_BYTES_MAX;
+        assert!(incoming.write(b"x").is_err() && incoming.is_too_large());
+        drop(incoming);
+        for bad in ["", "../../etc/passwd", &"A".repeat(64)] {
+            assert!(library.get(bad).is_err(), "{bad}");
+        }
+        assert_eq!(
+            fs::read_dir(data.path().join("components"))
+                .unwrap()
+                .count(),
+            0
+        );
+    }
+
+    #[test]
+    fn the_library_is_bounded_and_keeps_what_is_admitted() {
+        let (_data, library) = library();
+        let first = library.put(component("")).unwrap().digest;
+        let old = fs::File::options()
+            .write(true)
+            .open(library.path(&first))
+            .unwrap();
+        old.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        for n in 0..UNADMITTED_MAX {
+            library.put(component(&n.to_string())).unwrap();
+        }
+        library.prune(&HashSet::from([first.clone()])).unwrap();
+        assert!(library.get(&first).is_ok());
+        library.prune(&HashSet::new()).unwrap();
+        assert!(library.get(&first).is_err());
+    }
+
+    #[test]
+    fn a_signature_covers_the_whole_file() {
+        let key = crate::component::SigningKey::generate().unwrap();
+        let (_data, library) = library();
+        let unsigned = library.put(component("")).unwrap();
+        assert_eq!(unsigned.signer, None);
+        let signed = unsigned.signed(&key).unwrap();
+        let file = library.put(signed.clone()).unwrap();
+        assert_eq!(file.signer.as_ref().unwrap().key, key.public());
+        assert_eq!(file.signed(&key).unwrap(), signed, "signed anew, not twice");
+        let refused = |bytes: Vec<u8>, expected: &str| {
+            let error = format!("{:?}", library.put(bytes).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        };
+        let mut changed = signed.clone();
+        changed[40] ^= 1;
+        refused(changed, "bad");
+        let section = &signed[unsigned.bytes.len()..];
+        refused([&signed, section].concat(), "not the last one");
+        refused([&signed[..], &[0, 2, 1, b'x']].concat(), "not the last one");
+    }
+}

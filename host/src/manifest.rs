@@ -25,6 +25,9 @@ pub struct Manifest {
     pub routes: Vec<Route>,
     #[serde(default)]
     pub grants: Grants,
+    /// Capabilities asked for that the component can do without: refused, they answer `access-denied`.
+    #[serde(default)]
+    pub optional: Vec<String>,
     #[serde(default, rename = "queue")]
     pub queues: Vec<Queue>,
     #[serde(default, rename = "subscription")]
@@ -227,7 +230,27 @@ impl Manifest {
         }
         manifest.check_routes()?;
         manifest.check_triggers()?;
+        manifest.check_optional()?;
         Ok(manifest)
+    }
+
+    /// Whether the component says that it can do without a capability that it asks for.
+    pub fn is_optional(&self, capability: &str) -> bool {
+        self.optional.iter().any(|optional| optional == capability)
+    }
+
+    fn check_optional(&self) -> Result<(), String> {
+        let asked = self.grants.names();
+        match self
+            .optional
+            .iter()
+            .find(|optional| !asked.contains(&optional.as_str()))
+        {
+            Some(unasked) => Err(format!(
+                "`optional` names `{unasked}`, which is not asked for: write [grants.{unasked}], or take it out"
+            )),
+            None => Ok(()),
+        }
     }
 
     fn check_routes(&self) -> Result<(), String> {
@@ -412,6 +435,13 @@ mod tests {
         check(
             ("path = \"/api/notes/{id}\"", "path = \"api\""),
             "must begin with `/`",
+        );
+        check(
+            (
+                "version = \"1.0.0\"",
+                "version = \"1.0.0\"\noptional = [\"http\"]",
+            ),
+            "[grants.http]",
         );
     }
 }

@@ -13,7 +13,6 @@ use crate::{
     config::Config,
     cores::Cores,
     deployments::Deployments,
-    library::Library,
     listener,
     manifest::Manifest,
     mesh::Mesh,
@@ -244,6 +243,7 @@ impl Platform {
         let configs = std::mem::take(&mut config.capability);
         let authority =
             Authority::open_with(&options.data, &config.platform.trust_domain, &configs.ca)?;
+        authority.answer_with(&config.service);
         authority.write_operator_token(clock::now_s())?;
         let broker = queue::Broker::open(&options.data, &background, &configs.queue)?;
         let boot = Boot {
@@ -251,10 +251,10 @@ impl Platform {
             config: Arc::new(config.platform.clone()),
             background,
             metrics: Metrics::new(),
+            library: authority.library().clone(),
             authority: authority.clone(),
             broker: broker.clone(),
             registry: registry.clone(),
-            library: Arc::new(Library::open(&options.data)?),
             control: Arc::default(),
         };
         let control = boot.control.clone();

@@ -62,6 +62,13 @@ pub struct After {
     after: Option<i64>,
 }
 
+/// Waits until no other transaction adds entries, so that what is done under this one is done alone.
+pub async fn lock(tx: &Tx) -> Result<()> {
+    let text = "UPDATE audit_head SET seq = seq WHERE only_row = 1";
+    tx.execute(text, params![]).await?;
+    Ok(())
+}
+
 /// Adds an entry within the transaction that does what it tells of.
 ///
 /// Where the end of the log is not as it was sealed, an entry says so first: whatever is written later, that stays.

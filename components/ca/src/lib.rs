@@ -4,6 +4,7 @@
 //!
 //! **Invariant:** nothing is issued or revoked without an entry of the audit log in the same transaction.
 
+mod admit;
 mod audit;
 mod certificates;
 mod chain;
@@ -16,10 +17,13 @@ mod narrowing;
 #[allow(dead_code, reason = "the host also matches paths with it")]
 #[path = "../../../host/src/ca/pattern.rs"]
 mod pattern;
+mod policy;
+mod publishers;
 mod resolver;
 mod revoke;
 mod store;
 mod validate;
+mod withhold;
 
 use exprsn_sdk::prelude::*;
 
@@ -60,7 +64,31 @@ fn routes() -> Router {
         .summary("The certificate revocation list (RFC 5280), DER or PEM")
         .public()
         .get("/api/components", components::list)
-        .summary("Lists admitted components with digest, certificate and grants")
+        .summary("Lists admitted components: decision, signer, certificate, grants and what of them is withheld")
+        .post("/api/components", admit::admit)
+        .summary("Admits a component that was sent in")
+        .description("What no trusted publisher has signed is refused unless `allowUnsigned` says otherwise.")
+        .problems(&[403])
+        .post("/api/components/files", admit::receive)
+        .summary("Takes a component file in and says what it asks for; nothing is admitted by that")
+        .problems(&[403, 422])
+        .get("/api/components/files/{digest}", admit::inspect)
+        .summary("Says what a component that was sent in is and asks for")
+        .problems(&[403, 422])
+        .post("/api/components/{service}/revocations", withhold::revoke)
+        .summary("Withholds a grant of a service, or all, from the next call on")
+        .problems(&[403, 404])
+        .delete("/api/components/{service}/revocations", withhold::restore)
+        .summary("Gives back what was withheld")
+        .problems(&[403, 404])
+        .get("/api/publishers", publishers::list)
+        .summary("Lists the publishers whose signature is trusted")
+        .post("/api/publishers", publishers::trust)
+        .summary("Trusts a publisher by the public key")
+        .problems(&[403, 409])
+        .delete("/api/publishers/{key}", publishers::remove)
+        .summary("Trusts a publisher no longer; what was admitted stays admitted")
+        .problems(&[403, 404])
         .get("/api/audit", audit::list)
         .summary("Lists the audit log, newest first")
         .get("/api/audit/verify", audit::verify)
@@ -74,6 +102,7 @@ fn jobs() -> Jobs {
 /// What has to be done from time to time, whether anybody asks or not.
 async fn sweep(_job: Job<serde_json::Value>) -> JobResult {
     components::record().await?;
+    withhold::reconcile().await?;
     crl::renew().await?;
     store::forget_tokens(now_s()).await?;
     Ok(())

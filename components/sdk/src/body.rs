@@ -147,7 +147,7 @@ impl HostBody {
     }
 }
 
-fn incomplete(error: ErrorCode) -> Problem {
+pub(crate) fn incomplete(error: ErrorCode) -> Problem {
     match error {
         ErrorCode::HttpRequestBodySize(limit) => {
             Problem::too_large(limit.and_then(|l| l.try_into().ok()).unwrap_or(0))

@@ -65,8 +65,9 @@ pub mod authority {
     use serde_json::Value;
 
     use super::{Claims, Error, host, json};
+    use crate::{Body, Problem};
 
-    pub use host::authority::{Certificate, Component, Revoked};
+    pub use host::authority::{Admission, Certificate, Component, Decided, Revoked, Withheld};
 
     /// The root certificate.
     pub async fn root() -> Result<Certificate, Error> {
@@ -81,6 +82,47 @@ pub mod authority {
     /// Components that this host has admitted.
     pub async fn components() -> Result<Vec<Component>, Error> {
         host::authority::components().await
+    }
+
+    /// The same with all that is known of them, newest first.
+    pub async fn admissions() -> Result<Vec<Admission>, Error> {
+        host::authority::admissions().await
+    }
+
+    /// Takes a component file into the host's library; answers what it is and asks for.
+    ///
+    /// Unread, a request's body goes to the host without entering this component.
+    pub async fn receive(file: Body) -> Result<Value, Problem> {
+        let (stream, end) = crate::runtime::send_body(file);
+        let stream = stream.unwrap_or_else(|| crate::bindings::wit_stream::new().1);
+        let received = host::authority::receive(stream).await;
+        if let Err(Error::LimitExceeded(what)) = received {
+            return Err(Problem::new(http::StatusCode::PAYLOAD_TOO_LARGE).detail(what));
+        }
+        // What was cut off may be no component: that it was is told first.
+        end.await.map_err(crate::body::incomplete)?;
+        Ok(json(received?)?)
+    }
+
+    /// What a component in the library is and asks for.
+    pub async fn inspect(digest: &str) -> Result<Value, Error> {
+        json(host::authority::inspect(digest.to_owned()).await?)
+    }
+
+    /// Admits a component of the library, with answers to what it asks for or those of platform.toml.
+    pub async fn admit(digest: &str, answers: Option<&Value>) -> Result<Admission, Error> {
+        let answers = answers.map(Value::to_string);
+        host::authority::admit(digest.to_owned(), answers).await
+    }
+
+    /// Replaces what is withheld from a service, at once.
+    pub async fn withhold(service: &str, grants: Vec<Withheld>) -> Result<(), Error> {
+        host::authority::withhold(service.to_owned(), grants).await
+    }
+
+    /// What is withheld from which service.
+    pub async fn withheld_grants() -> Result<Vec<(String, Withheld)>, Error> {
+        host::authority::withheld_grants().await
     }
 
     /// A certificate revocation list signed by the intermediate, PEM.

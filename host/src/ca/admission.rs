@@ -1,20 +1,48 @@
 //! Admission: which component runs as which service, under which certificate, and until when.
 
 use super::{
-    Admission, Authority, CA_SERVICE, CertificateFault, ComponentCertificate, DAY_S, Pin,
+    Admission, Authority, CA_SERVICE, CertificateFault, ComponentCertificate, DAY_S, Decided, Pin,
     REVOKED_CERTIFICATES_MAX, from_hex,
     pki::{Certificate, LeafRequest},
 };
-use crate::{clock, name::ServiceName};
+use crate::{approval::Approved, clock, component::ComponentFile, name::ServiceName};
 use std::collections::HashSet;
 use tokio::sync::watch;
 use wasmtime::{Result, bail, ensure, error::Context as _};
 
+/// A component version that is to be admitted.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    pub service: ServiceName,
+    pub version: String,
+    /// SHA-256, lower-case hex.
+    pub digest: String,
+    /// The approved grants, JSON.
+    pub grants: String,
+    /// Optional capabilities that were refused.
+    pub refused: Vec<String>,
+    /// The public key of whoever signed it, hex.
+    pub signer: Option<String>,
+    pub decided: Decided,
+}
+
+impl Candidate {
+    /// What a file is admitted as, with what was approved.
+    pub fn new(file: &ComponentFile, approved: &Approved, decided: Decided) -> Result<Self> {
+        Ok(Self {
+            service: file.manifest.name.clone(),
+            version: file.manifest.version.clone(),
+            digest: file.digest.clone(),
+            grants: serde_json::to_string(&approved.grants).context("writing the grants down")?,
+            refused: approved.refused.iter().map(ToString::to_string).collect(),
+            signer: file.signer.as_ref().map(|signer| signer.key.clone()),
+            decided,
+        })
+    }
+}
+
 impl Authority {
-    /// Admits a component version with its approved grants (JSON), and returns the certificate under which it runs.
-    ///
-    /// The certificate of an earlier start is kept while bytes, version and grants are the same and more than a third of
-    /// its life is left. Refused are bytes whose certificate was revoked, and exprsn-ca with other bytes than pinned.
+    /// Admits a component version by the operator's word in platform.toml; see [`Authority::admit_as`].
     pub async fn admit(
         &self,
         service: &ServiceName,
@@ -22,10 +50,30 @@ impl Authority {
         digest: &str,
         grants: &str,
     ) -> Result<ComponentCertificate> {
+        self.admit_as(Candidate {
+            service: service.clone(),
+            version: version.to_owned(),
+            digest: digest.to_owned(),
+            grants: grants.to_owned(),
+            refused: Vec::new(),
+            signer: None,
+            decided: Decided::Configuration,
+        })
+        .await
+    }
+
+    /// Admits a component version with its approved grants, and returns the certificate under which it runs.
+    ///
+    /// The certificate of an earlier admission is kept while bytes, version and grants are the same and more than a
+    /// third of its life is left. Refused are bytes whose certificate was revoked, and exprsn-ca with other bytes than
+    /// pinned.
+    pub async fn admit_as(&self, candidate: Candidate) -> Result<ComponentCertificate> {
         let now_s = clock::now_s();
-        let bytes = from_hex(digest)
-            .filter(|bytes| bytes.len() == 32)
-            .context("the digest is not SHA-256 in hexadecimal")?;
+        let (service, digest) = (&candidate.service, candidate.digest.as_str());
+        ensure!(
+            from_hex(digest).is_some_and(|bytes| bytes.len() == 32),
+            "the digest is not SHA-256 in hexadecimal"
+        );
         if service.as_str() == CA_SERVICE {
             self.check_pin(service, digest, now_s).await?;
         }
@@ -33,24 +81,39 @@ impl Authority {
             !self.ledger.was_revoked(service.as_str(), digest).await?,
             "{service} is not admitted: the certificate of exactly this component (sha256:{digest}) was revoked; install another build of it"
         );
-        if let Some(certificate) = self
-            .still_good(service, version, digest, grants, now_s)
-            .await?
-        {
+        if let Some(certificate) = self.still_good(&candidate, now_s).await? {
             return Ok(certificate);
         }
-        let issued = self.issue(service, version, bytes, grants, now_s).await?;
-        let certificate = self.verify(service, digest, &issued.pem)?;
+        self.certify(candidate, now_s).await
+    }
+
+    /// Issues a certificate and remembers the admission.
+    pub(super) async fn certify(
+        &self,
+        candidate: Candidate,
+        now_s: i64,
+    ) -> Result<ComponentCertificate> {
+        let issued = self.issue(&candidate, now_s).await?;
+        let Candidate {
+            service,
+            version,
+            digest,
+            ..
+        } = &candidate;
+        let certificate = self.verify_at(service, digest, &issued.pem, now_s)?;
+        tracing::info!(%service, version, digest, serial = %certificate.serial, decided = candidate.decided.as_str(), "admitted");
         let admission = Admission {
             service: service.to_string(),
-            version: version.to_owned(),
-            digest: digest.to_owned(),
-            grants: grants.to_owned(),
+            version: candidate.version,
+            digest: candidate.digest,
+            grants: candidate.grants,
             certificate: issued,
-            live: true,
+            live: candidate.decided == Decided::Configuration,
+            decided: candidate.decided,
+            refused: candidate.refused,
+            signer: candidate.signer,
         };
         self.ledger.admit(admission, now_s).await?;
-        tracing::info!(%service, version, digest, serial = %certificate.serial, "admitted");
         Ok(certificate)
     }
 
@@ -61,28 +124,20 @@ impl Authority {
         digest: &str,
         pem: &str,
     ) -> Result<ComponentCertificate, CertificateFault> {
-        let certificate = ComponentCertificate::parse(pem, &self.pki.intermediate().pem)?;
-        certificate.check(
-            &self.spiffe_id(service),
-            digest,
-            self.is_revoked(&certificate.serial),
-            clock::now_s(),
-        )?;
-        Ok(certificate)
+        self.verify_at(service, digest, pem, clock::now_s())
     }
 
-    /// The certificate by which exactly this component was admitted as `service`; the error says why there is none.
-    pub async fn admitted(
+    pub(super) fn verify_at(
         &self,
         service: &ServiceName,
         digest: &str,
-    ) -> Result<ComponentCertificate> {
-        let all = self.ledger.admissions().await?;
-        let found = all
-            .into_iter()
-            .find(|a| a.service == service.as_str() && a.digest == digest)
-            .with_context(|| format!("sha256:{digest} was never admitted as {service}"))?;
-        Ok(self.verify(service, digest, &found.certificate.pem)?)
+        pem: &str,
+        now_s: i64,
+    ) -> Result<ComponentCertificate, CertificateFault> {
+        let certificate = ComponentCertificate::parse(pem, &self.pki.intermediate().pem)?;
+        let revoked = self.is_revoked(&certificate.serial);
+        certificate.check(&self.spiffe_id(service), digest, revoked, now_s)?;
+        Ok(certificate)
     }
 
     /// All admissions that are remembered, newest first.
@@ -156,56 +211,56 @@ impl Authority {
         Ok(())
     }
 
-    /// The certificate of an earlier start, if it is good for the same admission and not due for renewal.
+    /// The certificate of an earlier admission, if it is good for the same one and not due for renewal.
     async fn still_good(
         &self,
-        service: &ServiceName,
-        version: &str,
-        digest: &str,
-        grants: &str,
+        candidate: &Candidate,
         now_s: i64,
     ) -> Result<Option<ComponentCertificate>> {
-        let Some(admission) = self.ledger.live(service.as_str()).await? else {
+        let service = &candidate.service;
+        let admission = match candidate.decided {
+            Decided::Configuration => self.ledger.live(service.as_str()).await?,
+            Decided::Caller => {
+                self.ledger
+                    .latest(service.as_str(), Some(&candidate.digest))
+                    .await?
+            }
+        };
+        let Some(admission) = admission else {
             return Ok(None);
         };
-        let certificate = match self.verify(service, digest, &admission.certificate.pem) {
+        let pem = &admission.certificate.pem;
+        let certificate = match self.verify_at(service, &candidate.digest, pem, now_s) {
             Ok(certificate) => certificate,
             Err(fault) => {
                 tracing::info!(%service, reason = %fault, "another certificate is needed");
                 return Ok(None);
             }
         };
-        let due =
-            now_s >= certificate.not_after - i64::from(self.options.certificate_days) * DAY_S / 3;
-        let same = certificate.version == version && certificate.grants == grants;
-        Ok((same && !due).then_some(certificate))
+        let same =
+            certificate.version == candidate.version && certificate.grants == candidate.grants;
+        Ok((same && !self.is_due(&certificate, now_s)).then_some(certificate))
     }
 
-    async fn issue(
-        &self,
-        service: &ServiceName,
-        version: &str,
-        digest: Vec<u8>,
-        grants: &str,
-        now_s: i64,
-    ) -> Result<Certificate> {
-        let (pki, service, version, grants) = (
-            self.pki.clone(),
-            service.clone(),
-            version.to_owned(),
-            grants.to_owned(),
-        );
+    /// Whether a third or less is left of a certificate's life.
+    pub(super) fn is_due(&self, certificate: &ComponentCertificate, now_s: i64) -> bool {
+        now_s >= certificate.not_after - i64::from(self.options.certificate_days) * DAY_S / 3
+    }
+
+    async fn issue(&self, candidate: &Candidate, now_s: i64) -> Result<Certificate> {
+        let (pki, candidate) = (self.pki.clone(), candidate.clone());
         let days = i64::from(self.options.certificate_days.max(1));
         tokio::task::spawn_blocking(move || {
+            let digest = from_hex(&candidate.digest).context("the digest is not hexadecimal")?;
             let request = LeafRequest {
-                service: service.as_str(),
-                version: &version,
+                service: candidate.service.as_str(),
+                version: &candidate.version,
                 digest: &digest,
-                grants: &grants,
+                grants: &candidate.grants,
                 days,
             };
             pki.issue(request, now_s)
-                .with_context(|| format!("issuing the certificate of {service}"))
+                .with_context(|| format!("issuing the certificate of {}", candidate.service))
         })
         .await?
     }

@@ -37,7 +37,10 @@ CREATE TABLE IF NOT EXISTS admissions (
     not_after INTEGER NOT NULL CHECK (not_after > not_before),
     pem TEXT NOT NULL,
     live INTEGER NOT NULL CHECK (live IN (0, 1)),
-    admitted_at INTEGER NOT NULL
+    admitted_at INTEGER NOT NULL,
+    decided TEXT NOT NULL DEFAULT 'configuration',
+    refused TEXT NOT NULL DEFAULT '[]',
+    signer TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS admissions_live ON admissions (service) WHERE live = 1;
 CREATE INDEX IF NOT EXISTS admissions_age ON admissions (admitted_at);
@@ -57,7 +60,51 @@ CREATE TABLE IF NOT EXISTS pins (
     digest TEXT NOT NULL,
     at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS withheld_grants (
+    service TEXT NOT NULL,
+    grant TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    by TEXT NOT NULL,
+    reason TEXT,
+    PRIMARY KEY (service, grant)
+) STRICT, WITHOUT ROWID;
 ";
+
+/// Columns that `admissions` lacks in a file of an earlier version.
+const ADDED: [(&str, &str); 3] = [
+    ("decided", "TEXT NOT NULL DEFAULT 'configuration'"),
+    ("refused", "TEXT NOT NULL DEFAULT '[]'"),
+    ("signer", "TEXT"),
+];
+
+/// By whose word a component was admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decided {
+    /// The operator's in platform.toml.
+    Configuration,
+    /// That of whoever asked exprsn-ca, which has it on record.
+    Caller,
+}
+
+impl Decided {
+    /// The name in JSON, in the file and in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Caller => "caller",
+        }
+    }
+}
+
+/// A grant that a service was given and may not use at present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withholding {
+    pub grant: String,
+    /// Who withholds it: `operator:local`.
+    pub by: String,
+    pub reason: Option<String>,
+}
 
 /// An admission as remembered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +116,13 @@ pub struct Admission {
     /// The approved grants, JSON.
     pub grants: String,
     pub certificate: Certificate,
-    /// Whether this is what the service runs as.
+    /// Whether this is what the service was last started as by platform.toml.
     pub live: bool,
+    pub decided: Decided,
+    /// Optional capabilities that were refused.
+    pub refused: Vec<String>,
+    /// The public key of whoever signed the component, hex.
+    pub signer: Option<String>,
 }
 
 /// What an earlier run of the host has left.
@@ -80,6 +132,8 @@ pub struct Remembered {
     pub standings: Vec<(String, Standing, i64)>,
     /// Serial numbers of revoked certificates.
     pub revoked_certificates: Vec<String>,
+    /// Services and the grants withheld from them.
+    pub withheld: Vec<(String, String)>,
 }
 
 /// The authority's tables.
@@ -95,6 +149,7 @@ impl Ledger {
         let filled = remembered.clone();
         let schema = move |connection: &Connection| {
             connection.execute_batch(SCHEMA)?;
+            add_columns(connection)?;
             *filled.lock().unwrap_or_else(PoisonError::into_inner) = recall(connection, now_s)?;
             Ok(())
         };
@@ -155,7 +210,68 @@ impl Ledger {
             .await
     }
 
-    /// Remembers an admission as the service's live one.
+    /// The newest admission of a service: of the component with this digest, or of any.
+    pub async fn latest(
+        &self,
+        service: &str,
+        digest: Option<&str>,
+    ) -> Result<Option<Admission>, Error> {
+        let (service, digest) = (service.to_owned(), digest.map(str::to_owned));
+        self.database
+            .read(move |connection| {
+                let text = format!(
+                    "SELECT {COLUMNS} FROM admissions WHERE service = ?1 AND (?2 IS NULL OR digest = ?2)
+                     ORDER BY admitted_at DESC LIMIT 1"
+                );
+                Ok(connection
+                    .query_row(&text, params![service, digest], admission)
+                    .optional()?)
+            })
+            .await
+    }
+
+    /// Replaces what is withheld from a service.
+    pub async fn withhold(
+        &self,
+        service: &str,
+        withheld: Vec<Withholding>,
+        now_s: i64,
+    ) -> Result<(), Error> {
+        let service = service.to_owned();
+        self.database
+            .write_again(move |connection| {
+                connection.execute("DELETE FROM withheld_grants WHERE service = ?1", [&service])?;
+                let text = "INSERT INTO withheld_grants (service, grant, at, by, reason) VALUES (?1, ?2, ?3, ?4, ?5)
+                    ON CONFLICT DO NOTHING";
+                let mut insert = connection.prepare(text)?;
+                for one in &withheld {
+                    insert.execute(params![service, one.grant, now_s, one.by, one.reason])?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// Every grant that is withheld, by service.
+    pub async fn withheld(&self) -> Result<Vec<(String, Withholding)>, Error> {
+        self.database
+            .read(|connection| {
+                let text = "SELECT service, grant, by, reason FROM withheld_grants ORDER BY service, grant";
+                let mut statement = connection.prepare(text)?;
+                let rows = statement.query_map([], |row| {
+                    let one = Withholding {
+                        grant: row.get(1)?,
+                        by: row.get(2)?,
+                        reason: row.get(3)?,
+                    };
+                    Ok((row.get(0)?, one))
+                })?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
+    /// Remembers an admission, as the service's live one where it says so.
     pub async fn admit(&self, admission: Admission, now_s: i64) -> Result<(), Error> {
         self.database
             .write_again(move |connection| insert(connection, &admission, now_s))
@@ -228,8 +344,7 @@ impl Ledger {
     }
 }
 
-const COLUMNS: &str =
-    "service, version, digest, grants, serial, subject, not_before, not_after, pem, live";
+const COLUMNS: &str = "service, version, digest, grants, serial, subject, not_before, not_after, pem, live, decided, refused, signer";
 
 fn admission(row: &Row<'_>) -> rusqlite::Result<Admission> {
     Ok(Admission {
@@ -245,25 +360,51 @@ fn admission(row: &Row<'_>) -> rusqlite::Result<Admission> {
             pem: row.get(8)?,
         },
         live: row.get(9)?,
+        decided: match row.get_ref(10)?.as_str()? {
+            "configuration" => Decided::Configuration,
+            _ => Decided::Caller,
+        },
+        refused: serde_json::from_str(row.get_ref(11)?.as_str()?).unwrap_or_default(),
+        signer: row.get(12)?,
     })
 }
 
+/// Brings a file of an earlier version up to date.
+fn add_columns(connection: &Connection) -> Result<(), Error> {
+    for (name, definition) in ADDED {
+        let text = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('admissions') WHERE name = ?1)";
+        if !connection.query_row(text, [name], |row| row.get::<_, bool>(0))? {
+            let text = format!("ALTER TABLE admissions ADD COLUMN {name} {definition}");
+            connection.execute_batch(&text)?;
+        }
+    }
+    Ok(())
+}
+
 fn insert(connection: &Connection, admission: &Admission, now_s: i64) -> Result<(), Error> {
-    connection.execute(
-        "UPDATE admissions SET live = 0 WHERE service = ?1 AND live = 1",
-        [&admission.service],
-    )?;
+    if admission.live {
+        connection.execute(
+            "UPDATE admissions SET live = 0 WHERE service = ?1 AND live = 1",
+            [&admission.service],
+        )?;
+    }
     let certificate = &admission.certificate;
+    let refused = serde_json::Value::from(admission.refused.clone()).to_string();
+    // Later than those of the same service, if by a second that has not passed: the newest one counts.
     connection.execute(
-        &format!("INSERT INTO admissions ({COLUMNS}, admitted_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1, ?10)"),
+        &format!("INSERT INTO admissions ({COLUMNS}, admitted_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13,
+            max(?14, coalesce((SELECT max(admitted_at) + 1 FROM admissions WHERE service = ?1), 0)))"),
         params![
             admission.service, admission.version, admission.digest, admission.grants, certificate.serial,
-            certificate.subject, certificate.not_before, certificate.not_after, certificate.pem, now_s
+            certificate.subject, certificate.not_before, certificate.not_after, certificate.pem, admission.live,
+            admission.decided.as_str(), refused, admission.signer, now_s
         ],
     )?;
-    // A revoked one stays: it bars its bytes from being admitted again.
+    // A revoked one stays: it bars its bytes from being admitted again. So does each service's newest.
     let surplus = "DELETE FROM admissions WHERE serial IN (
-        SELECT serial FROM admissions WHERE live = 0 AND serial NOT IN (SELECT serial FROM revoked_certificates)
+        SELECT serial FROM admissions AS old WHERE live = 0 AND serial NOT IN (SELECT serial FROM revoked_certificates)
+            AND EXISTS (SELECT 1 FROM admissions AS newer
+                WHERE newer.service = old.service AND newer.admitted_at > old.admitted_at)
         ORDER BY admitted_at DESC LIMIT -1 OFFSET ?1)";
     connection.execute(surplus, [ADMISSIONS_MAX])?;
     Ok(())
@@ -283,9 +424,14 @@ fn recall(connection: &Connection, now_s: i64) -> Result<Remembered, Error> {
     let revoked_certificates = serials
         .query_map([], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
+    let mut withheld = connection.prepare("SELECT service, grant FROM withheld_grants")?;
+    let withheld = withheld
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
     Ok(Remembered {
         standings,
         revoked_certificates,
+        withheld,
     })
 }
 

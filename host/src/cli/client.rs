@@ -40,7 +40,17 @@ pub struct Ask<'a> {
     pub method: Method,
     pub url: &'a str,
     pub token: Option<&'a str>,
-    pub body: Option<Value>,
+    pub body: Option<Content>,
+    /// How long it may take in all.
+    pub patience: Duration,
+}
+
+/// What is sent along.
+#[derive(Clone, Debug)]
+pub enum Content {
+    Json(Value),
+    /// Bytes of a media type.
+    Bytes(&'static str, Bytes),
 }
 
 impl<'a> Ask<'a> {
@@ -51,6 +61,7 @@ impl<'a> Ask<'a> {
             url,
             token: None,
             body: None,
+            patience: Duration::from_millis(REQUEST_MS_MAX),
         }
     }
 
@@ -65,9 +76,22 @@ impl<'a> Ask<'a> {
     /// With JSON.
     pub fn json(self, body: Value) -> Self {
         Self {
-            body: Some(body),
+            body: Some(Content::Json(body)),
             ..self
         }
+    }
+
+    /// With bytes of a media type.
+    pub fn bytes(self, media_type: &'static str, bytes: impl Into<Bytes>) -> Self {
+        Self {
+            body: Some(Content::Bytes(media_type, bytes.into())),
+            ..self
+        }
+    }
+
+    /// With more time than a question usually takes.
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 }
 
@@ -97,26 +121,24 @@ impl Client {
         if let Some(token) = ask.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let body = match ask.body {
-            Some(body) => {
-                request = request.header(header::CONTENT_TYPE, "application/json");
-                Bytes::from(body.to_string())
-            }
-            None => Bytes::new(),
+        let (media_type, body) = match ask.body {
+            Some(Content::Json(body)) => (Some("application/json"), Bytes::from(body.to_string())),
+            Some(Content::Bytes(media_type, bytes)) => (Some(media_type), bytes),
+            None => (None, Bytes::new()),
         };
+        if let Some(media_type) = media_type {
+            request = request.header(header::CONTENT_TYPE, media_type);
+        }
         let request = request.body(Full::new(body)).map_err(|error| {
             CliError::failed(format!("`{}` cannot be asked: {error}", ask.url))
                 .remedy("check the address and the token")
         })?;
-        let exchange = tokio::time::timeout(
-            Duration::from_millis(REQUEST_MS_MAX),
-            self.exchange(request, ask.url),
-        );
+        let exchange = tokio::time::timeout(ask.patience, self.exchange(request, ask.url));
         exchange.await.unwrap_or_else(|_| {
             Err(CliError::failed(format!(
                 "{} did not answer within {} s",
                 ask.url,
-                REQUEST_MS_MAX / 1_000
+                ask.patience.as_secs()
             ))
             .code(Failure::Unreachable))
         })
@@ -176,11 +198,20 @@ impl Answer {
         let detail = problem
             .get("detail")
             .or_else(|| problem.get("title"))
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        let error = CliError::failed(match detail {
+            .and_then(Value::as_str);
+        let fields = problem["errors"].as_array().into_iter().flatten();
+        let told = fields.map(|error| {
+            let text = |name: &str| error[name].as_str().unwrap_or_default();
+            format!(
+                "{} {}",
+                text("field").trim_start_matches('/'),
+                text("message")
+            )
+        });
+        let told: Vec<_> = detail.map(str::to_owned).into_iter().chain(told).collect();
+        let error = CliError::failed(match told.join("; ").as_str() {
             "" => format!("{url} answered {}", self.status),
-            detail => format!("{url} answered {}: {detail}", self.status),
+            told => format!("{url} answered {}: {told}", self.status),
         });
         match self.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => error.code(Failure::Refused),

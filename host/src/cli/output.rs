@@ -233,6 +233,15 @@ fn visible_width(text: &str) -> usize {
     width
 }
 
+/// A size: `138 kB`, `1.2 MB`.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{} kB", bytes.div_ceil(1_000)),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
+}
+
 /// A time span in the two largest units: `3 d 4 h`, `2 min 5 s`, `0.4 s`.
 pub fn span(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
@@ -257,6 +266,14 @@ mod tests {
         assert_eq!(
             table.render(),
             "NAME     N\n\x1b[32mok\x1b[0m      10\nlonger   9"
+        );
+    }
+
+    #[test]
+    fn sizes_are_decimal() {
+        assert_eq!(
+            [0, 999, 137_001, 1_250_000].map(size),
+            ["0 B", "999 B", "138 kB", "1.2 MB"]
         );
     }
 

@@ -49,6 +49,27 @@ impl Place {
     }
 }
 
+/// Where exprsn-ca is.
+#[derive(Args, Clone, Debug)]
+pub struct CaPlace {
+    /// The address of exprsn-ca, where it is not the one that the configuration says.
+    #[arg(long = "ca", value_name = "URL", env = "EXPRSN_CA_URL")]
+    pub url: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+impl CaPlace {
+    /// The URL of a path of exprsn-ca.
+    pub fn url(&self, path: &str) -> Result<String> {
+        let base = self
+            .url
+            .clone()
+            .map_or_else(|| self.place.url(CA_PORT), Ok)?;
+        Ok(format!("{}{path}", base.trim_end_matches('/')))
+    }
+}
+
 fn url(platform: &PlatformConfig, port: u16) -> String {
     let host = match platform.listen {
         IpAddr::V4(any) if any.is_unspecified() => "127.0.0.1".to_owned(),

@@ -3,7 +3,7 @@
 use super::{
     client::{Ask, Client},
     output::{CliError, Result, Style, print, print_json},
-    place::{CA_PORT, Place},
+    place::CaPlace,
 };
 use crate::invocation::Permission;
 use clap::{Args, Subcommand};
@@ -69,16 +69,6 @@ pub struct ValidateArgs {
     ca: CaPlace,
 }
 
-/// Where exprsn-ca is.
-#[derive(Args, Debug)]
-struct CaPlace {
-    /// The address of exprsn-ca, where it is not the one that the configuration says.
-    #[arg(long = "ca", value_name = "URL", env = "EXPRSN_CA_URL")]
-    url: Option<String>,
-    #[command(flatten)]
-    place: Place,
-}
-
 fn permission(name: &str) -> std::result::Result<Permission, String> {
     Permission::parse(name).ok_or_else(|| {
         let known: Vec<&str> = Permission::ALL.iter().map(|known| known.as_str()).collect();
@@ -93,16 +83,6 @@ impl TokenCommand {
             Self::Issue(command) => command.run().await,
             Self::Validate(command) => command.run().await,
         }
-    }
-}
-
-impl CaPlace {
-    fn url(&self, path: &str) -> Result<String> {
-        let base = self
-            .url
-            .clone()
-            .map_or_else(|| self.place.url(CA_PORT), Ok)?;
-        Ok(format!("{}{path}", base.trim_end_matches('/')))
     }
 }
 

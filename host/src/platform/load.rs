@@ -1,10 +1,11 @@
 //! From configured services to versions that can run: approved, compiled, admitted, lent, linked.
 
 use crate::{
-    ca::ComponentCertificate,
+    approval::{self, Approved, Unapproved},
+    ca::{Candidate, ComponentCertificate, Decided},
     capability::{Boot, Borrower, Capabilities, Grants},
     component::{Cache, ComponentFile},
-    config::{Approval, Config, Limits, ServiceConfig},
+    config::{Config, Limits, ServiceConfig},
     cores::Cores,
     engine,
     library::Library,
@@ -36,9 +37,6 @@ use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _, handler::ProxyPre};
 /// Components compiled at once: each takes a core and much memory.
 const COMPILATIONS_MAX: usize = 2;
 
-/// The one service that is lent the authority's keys.
-const CA: &str = "exprsn-ca";
-
 /// The components of all services that run.
 pub type Files = Vec<ComponentFile>;
 
@@ -47,7 +45,7 @@ pub async fn read_all(config: &Config, folder: &Path) -> Result<Files> {
     let mut files = Vec::new();
     for (name, service) in &config.service {
         let path = folder.join(&service.component);
-        let file = tokio::task::spawn_blocking(move || ComponentFile::read(&path))
+        let mut file = tokio::task::spawn_blocking(move || ComponentFile::read(&path))
             .await
             .context("reading a component")??;
         ensure!(
@@ -58,36 +56,26 @@ pub async fn read_all(config: &Config, folder: &Path) -> Result<Files> {
         );
         file.check_requests()
             .with_context(|| format!("{name} cannot be loaded"))?;
-        approve(&file, service)?;
+        approve(&file, service)?.restrict(&mut file.manifest);
         files.push(file);
     }
     Ok(files)
 }
 
 /// What the operator approves of what the manifest asks for. A request without an answer does not load.
-fn approve(file: &ComponentFile, service: &ServiceConfig) -> Result<Grants> {
-    let name = &file.manifest.name;
-    let mut grants = file.manifest.grants.clone();
-    for asked in file.manifest.grants.names() {
-        match service.grants.get(asked) {
-            Some(Approval::AsRequested) => {}
-            Some(Approval::Refused) => {
-                bail!(
-                    "{name} asks for `{asked}`, which [service.{name}] grants in platform.toml refuses; it cannot run without"
-                )
-            }
-            None => bail!(
-                "{name} asks for `{asked}`, which is not granted: write {asked} = \"as-requested\" into `grants` of [service.{name}] in platform.toml"
+fn approve(file: &ComponentFile, service: &ServiceConfig) -> Result<Approved> {
+    approval::approve(file, &service.grants).map_err(|unapproved| {
+        let name = &file.manifest.name;
+        let remedy = match &unapproved {
+            Unapproved::Unanswered(names) => format!(
+                ": write {} = \"as-requested\" into `grants` of [service.{name}] in platform.toml",
+                names.join(" = \"as-requested\", ")
             ),
-        }
-    }
-    grants.retain(|capability| service.grants.get(capability) == Some(&Approval::AsRequested));
-    let authority = grants.ca.as_ref().is_some_and(|grant| grant.authority);
-    ensure!(
-        !authority || name.as_str() == CA,
-        "{name} asks for `ca` with authority = true, which only {CA} may have"
-    );
-    Ok(grants)
+            Unapproved::Authority => String::new(),
+            _ => format!(": see `grants` of [service.{name}] in platform.toml"),
+        };
+        format_err!("{name} cannot be loaded: {unapproved}{remedy}")
+    })
 }
 
 /// The address of each service; two services on one port are an error.
@@ -195,9 +183,9 @@ impl Loader {
 
     async fn load_checked(&self, file: ComponentFile) -> Result<(Arc<Version>, bool)> {
         let service = self.configured(&file.manifest.name);
-        let grants = approve(&file, service)?;
-        let serial = self.admit(&file, &grants).await?;
-        self.build(file, grants, serial).await
+        let approved = approve(&file, service)?;
+        let serial = self.admit(&file, &approved).await?;
+        self.build(file, approved, serial).await
     }
 
     /// Loads a version that was admitted by decision, with the grants in its certificate.
@@ -209,9 +197,9 @@ impl Loader {
         let name = file.manifest.name.clone();
         let load = async {
             file.check_requests()?;
-            let grants = serde_json::from_str(&certificate.grants)
-                .context("reading the grants in its certificate")?;
-            self.build(file, grants, certificate.serial.clone()).await
+            let approved = Approved::certified(&file, &certificate.grants)
+                .map_err(|error| format_err!("{error}"))?;
+            self.build(file, approved, certificate.serial.clone()).await
         };
         load.await
             .with_context(|| format!("{name} cannot be loaded"))
@@ -219,10 +207,11 @@ impl Loader {
 
     async fn build(
         &self,
-        file: ComponentFile,
-        grants: Grants,
+        mut file: ComponentFile,
+        approved: Approved,
         serial: String,
     ) -> Result<(Arc<Version>, bool)> {
+        approved.restrict(&mut file.manifest);
         let (component, cached) = {
             let _turn = self
                 .compilations
@@ -233,12 +222,14 @@ impl Loader {
                 .get(&self.engine, &file, &self.boot.config)
                 .await?
         };
-        let linker = self.linker(&grants)?;
+        let linker = self.linker(&approved.linked(&file))?;
         let pre = linker
             .instantiate_pre(&component)
             .context("linking it to what it was granted")?;
         let service = self.configured(&file.manifest.name);
-        let version = self.assemble(file, service, (grants, serial), &pre).await?;
+        let version = self
+            .assemble(file, service, (approved, serial), &pre)
+            .await?;
         Ok((Arc::new(version), cached))
     }
 
@@ -273,15 +264,9 @@ impl Loader {
     }
 
     /// Asks the certificate authority; nothing runs without its certificate, whose serial number this answers.
-    async fn admit(&self, file: &ComponentFile, grants: &Grants) -> Result<String> {
-        let approved = serde_json::to_string(grants).context("writing the grants down")?;
-        let manifest = &file.manifest;
-        let admitted = self
-            .boot
-            .authority
-            .admit(&manifest.name, &manifest.version, &file.digest, &approved)
-            .await?;
-        Ok(admitted.serial)
+    async fn admit(&self, file: &ComponentFile, approved: &Approved) -> Result<String> {
+        let candidate = Candidate::new(file, approved, Decided::Configuration)?;
+        Ok(self.boot.authority.admit_as(candidate).await?.serial)
     }
 
     /// Only what is granted is in the linker, and WASI's baseline, behind which there is nothing.
@@ -308,7 +293,7 @@ impl Loader {
         &self,
         file: ComponentFile,
         service: &ServiceConfig,
-        (grants, serial): (Grants, String),
+        (approved, serial): (Approved, String),
         pre: &InstancePre<StoreState>,
     ) -> Result<Version> {
         let name = file.manifest.name.clone();
@@ -318,7 +303,7 @@ impl Loader {
         let borrower = Borrower {
             name: &name,
             manifest: &file.manifest,
-            grants: &grants,
+            grants: &approved.grants,
             migrations: &file.migrations,
             config: &values,
         };
@@ -330,7 +315,7 @@ impl Loader {
             lent,
             in_force: InForce::new(
                 name.clone(),
-                Vec::new(),
+                approved.refused,
                 self.boot.authority.withheld().of(&name),
             ),
             started: Instant::now(),
@@ -352,7 +337,7 @@ impl Loader {
             digest: file.digest,
             serial,
             manifest: file.manifest,
-            grants,
+            grants: approved.grants,
             context,
         })
     }

@@ -147,3 +147,15 @@ pub(super) fn component(admission: ca::Admission) -> authority::Component {
         live: admission.live,
     }
 }
+
+pub(super) fn admission(admission: ca::Admission, live: bool) -> authority::Admission {
+    authority::Admission {
+        decided: match admission.decided {
+            ca::Decided::Configuration => authority::Decided::Configuration,
+            ca::Decided::Caller => authority::Decided::Caller,
+        },
+        refused: admission.refused.clone(),
+        signer: admission.signer.clone(),
+        component: component(ca::Admission { live, ..admission }),
+    }
+}

@@ -6,6 +6,7 @@ use crate::{
     capability::{Boot, Borrower, Capability},
     clock,
     name::ServiceName,
+    service::Registry,
     store::StoreState,
     telemetry::chain,
 };
@@ -30,17 +31,28 @@ const OPERATOR_TOKEN_INTERVAL: Duration = Duration::from_secs(6 * 3_600);
 pub(super) type Answer<T> = Result<Result<T, types::Error>>;
 
 /// The `ca` capability.
-#[derive(Debug)]
 pub struct Ca {
     authority: Arc<Authority>,
+    registry: Arc<Registry>,
 }
 
 /// What one service version holds.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Lent {
     pub(super) authority: Arc<Authority>,
+    /// Says what runs.
+    pub(super) registry: Arc<Registry>,
     pub(super) service: ServiceName,
     pub(super) grant: Grant,
+}
+
+impl std::fmt::Debug for Lent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lent")
+            .field("service", &self.service)
+            .field("grant", &self.grant)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Capability for Ca {
@@ -66,6 +78,7 @@ impl Capability for Ca {
         });
         Ok(Self {
             authority: boot.authority.clone(),
+            registry: boot.registry.clone(),
         })
     }
 
@@ -86,6 +99,7 @@ impl Capability for Ca {
     async fn lend(&self, borrower: &Borrower<'_>, grant: &Grant) -> Result<Lent> {
         Ok(Lent {
             authority: self.authority.clone(),
+            registry: self.registry.clone(),
             service: borrower.name.clone(),
             grant: grant.clone(),
         })

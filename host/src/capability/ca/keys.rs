@@ -14,7 +14,7 @@ use crate::{
     name::ServiceName,
     store::StoreState,
 };
-use wasmtime::component::{Accessor, HasSelf};
+use wasmtime::component::{Accessor, HasSelf, StreamReader};
 
 /// Data under an HMAC that is computed on the core's own thread; more goes elsewhere.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -132,6 +132,58 @@ impl<T: Send + 'static> authority::HostWithStore<T> for HasSelf<StoreState> {
         }
     }
 
+    async fn admissions(accessor: &Accessor<T, Self>) -> Answer<Vec<authority::Admission>> {
+        match lent(accessor) {
+            Ok(lent) => Ok(lent.admissions().await),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    async fn receive(accessor: &Accessor<T, Self>, file: StreamReader<u8>) -> Answer<String> {
+        match lent(accessor) {
+            Ok(lent) => Ok(lent.receive(accessor, file).await),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    async fn inspect(accessor: &Accessor<T, Self>, digest: String) -> Answer<String> {
+        match lent(accessor) {
+            Ok(lent) => Ok(lent.inspect(&digest).await),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    async fn admit(
+        accessor: &Accessor<T, Self>,
+        digest: String,
+        answers: Option<String>,
+    ) -> Answer<authority::Admission> {
+        match lent(accessor) {
+            Ok(lent) => Ok(lent.admit(&digest, answers).await),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    async fn withhold(
+        accessor: &Accessor<T, Self>,
+        service: String,
+        grants: Vec<authority::Withheld>,
+    ) -> Answer<()> {
+        match lent(accessor) {
+            Ok(lent) => Ok(lent.withhold(&service, grants).await),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    async fn withheld_grants(
+        accessor: &Accessor<T, Self>,
+    ) -> Answer<Vec<(String, authority::Withheld)>> {
+        match lent(accessor) {
+            Ok(lent) => Ok(lent.withheld_grants().await),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
     async fn sign_crl(
         accessor: &Accessor<T, Self>,
         number: u64,
@@ -155,7 +207,7 @@ impl<T: Send + 'static> authority::HostWithStore<T> for HasSelf<StoreState> {
 }
 
 impl Lent {
-    fn authority(&self) -> Result<&Authority, types::Error> {
+    pub(super) fn authority(&self) -> Result<&Authority, types::Error> {
         self.grant
             .allow_authority()
             .map_err(types::Error::AccessDenied)?;

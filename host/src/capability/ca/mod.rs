@@ -4,6 +4,7 @@
 //! by `[grants.ca]`, and a denial says what to add there.
 //! **Invariant:** the interface `authority` is linked for exprsn-ca alone: platform/load.rs refuses the grant to others.
 
+mod components;
 mod convert;
 mod grant;
 mod host;

@@ -244,12 +244,11 @@ impl Gateway {
         let mut tries = 0;
         loop {
             tries += 1;
-            let ask = Ask {
-                method: method.clone(),
-                url: &url,
-                token: user.map(|user| user.token.as_str()),
-                body: body.clone(),
-            };
+            let mut ask = Ask::new(method.clone(), &url);
+            ask.token = user.map(|user| user.token.as_str());
+            if let Some(body) = &body {
+                ask = ask.json(body.clone());
+            }
             let begun = Instant::now();
             let answer = self.client.send(ask).await;
             let latency = begun.elapsed();
