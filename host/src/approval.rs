@@ -257,3 +257,178 @@ impl Approved {
             .retain(|subscription| covers(&subscribe, &subscription.topic));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::path::Path;
+
+    const MANIFEST: &str = r#"
+        name = "exprsn-notes"
+        version = "1.0.0"
+        port = 3021
+        optional = ["cache"]
+        [grants.cache]
+        [grants.sql]
+        [grants.queue]
+        produce = ["a", "b-*"]
+        consume = ["a"]
+        [grants.http]
+        call = [{ service = "exprsn-herald", methods = ["GET"], paths = ["/api/*"] }]
+        [[queue]]
+        name = "a"
+        [[schedule]]
+        cron = "* * * * *"
+        queue = "a"
+        name = "tick"
+    "#;
+
+    fn file(manifest: &str) -> ComponentFile {
+        let bytes = crate::component::tests::component(manifest);
+        ComponentFile::parse(Path::new("notes.wasm"), bytes).unwrap()
+    }
+
+    fn answers(change: Value) -> Approvals {
+        let mut answers = json!({ "cache": "as-requested", "http": "as-requested", "queue": "as-requested", "sql": "as-requested" });
+        for (name, answer) in change.as_object().unwrap() {
+            answers[name] = answer.clone();
+        }
+        serde_json::from_value(answers).unwrap()
+    }
+
+    fn told(grants: &Grants) -> Value {
+        serde_json::to_value(grants).unwrap()
+    }
+
+    #[test]
+    fn what_is_approved_lies_within_what_was_asked_for() {
+        let file = file(MANIFEST);
+        let all = approve(&file, &answers(json!({}))).unwrap();
+        assert_eq!(told(&all.grants), told(&file.manifest.grants));
+        let less =
+            json!({ "queue": { "produce": ["b-1"] }, "http": { "call": [] }, "cache": "refused" });
+        let less = approve(&file, &answers(less)).unwrap();
+        assert_eq!(less.refused, ["cache"]);
+        assert_eq!(less.grants.names(), ["http", "queue", "sql"]);
+        assert_eq!(
+            told(&less.grants)["queue"],
+            json!({ "produce": ["b-1"], "consume": [], "manage": [] })
+        );
+        assert_eq!(
+            less.linked(&file).names(),
+            ["cache", "http", "queue", "sql"],
+            "what was refused denies"
+        );
+
+        let mut manifest = file.manifest.clone();
+        all.restrict(&mut manifest);
+        assert_eq!((manifest.queues.len(), manifest.schedules.len()), (1, 1));
+        less.restrict(&mut manifest);
+        assert_eq!(
+            (manifest.queues.len(), manifest.schedules.len()),
+            (0, 0),
+            "it may not consume"
+        );
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_narrower_grant_is_no_default_that_widens_it() {
+        let call = |call: Value| {
+            approve(
+                &file(MANIFEST),
+                &answers(json!({ "http": { "call": [call] } })),
+            )
+        };
+        let good = json!({ "service": "exprsn-herald", "methods": ["GET"], "paths": ["/api/x"] });
+        assert!(call(good).is_ok());
+        // Without `methods` a call grant means any.
+        let wider = call(json!({ "service": "exprsn-herald", "paths": ["/api/x"] })).unwrap_err();
+        assert!(
+            wider.to_string().contains("more than was asked for"),
+            "{wider}"
+        );
+    }
+
+    #[test]
+    fn refusals_say_what_is_missing() {
+        let check = |change: Value, expected: &str| {
+            let error = approve(&file(MANIFEST), &answers(change))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(
+            json!({ "sql": "refused" }),
+            "it asks for `sql`, which was refused",
+        );
+        check(
+            json!({ "queue": { "produce": ["c"] } }),
+            "`queue` does not fit: produce: \"c\" is more",
+        );
+        check(json!({ "queue": { "prodce": [] } }), "prodce");
+        check(
+            json!({ "events": { "publish": [] } }),
+            "does not ask for it",
+        );
+        let unanswered = approve(&file(MANIFEST), &Approvals::new()).unwrap_err();
+        assert_eq!(
+            unanswered,
+            Unapproved::Unanswered(vec!["cache", "http", "queue", "sql"])
+        );
+        let imported = Unapproved::Refused {
+            capability: "sql",
+            imports: vec!["exprsn:sql/database@1.0.0".to_owned()],
+            exports: Vec::new(),
+        };
+        assert!(
+            imported
+                .to_string()
+                .starts_with("it imports exprsn:sql/database@1.0.0, which was refused")
+        );
+        assert!(
+            serde_json::from_value::<Approval>(json!(true))
+                .unwrap_err()
+                .to_string()
+                .contains("as-requested")
+        );
+    }
+
+    #[test]
+    fn the_authority_is_lent_to_one_service_alone() {
+        let asks = "name = \"exprsn-x\"\nversion = \"1\"\nport = 1\n[grants.ca]\nverify = true\nauthority = true\n";
+        let answered = |answer: Value, manifest: &str| {
+            let answers = serde_json::from_value(json!({ "ca": answer })).unwrap();
+            approve(&file(manifest), &answers)
+        };
+        assert_eq!(
+            answered(json!("as-requested"), asks).unwrap_err(),
+            Unapproved::Authority
+        );
+        let without = answered(json!({ "verify": true }), asks).unwrap();
+        assert!(!without.linked(&file(asks)).ca.unwrap().authority);
+        let ca = asks.replace("exprsn-x", CA_SERVICE);
+        let with = answered(json!("as-requested"), &ca).unwrap();
+        assert!(with.linked(&file(&ca)).ca.unwrap().authority);
+    }
+
+    #[test]
+    fn a_certificate_grants_what_it_names() {
+        let file = file(MANIFEST);
+        let certified = Approved::certified(
+            &file,
+            r#"{"sql":{"ddl":false},"queue":{"produce":["a"]},"http":{}}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            (certified.refused.as_slice(), certified.grants.names()),
+            (&["cache"][..], vec!["http", "queue", "sql"])
+        );
+        assert!(
+            Approved::certified(&file, "{}")
+                .unwrap_err()
+                .contains("which it needs")
+        );
+        assert!(Approved::certified(&file, "?").is_err());
+    }
+}

@@ -400,3 +400,19 @@ pub fn compile_stdin_to_stdout(memory_bytes_max: u64, cpu_s_max: u64) -> Result<
         .write_all(&code)
         .context("writing the compiled code")
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::MANIFEST_SECTION;
+
+    /// The smallest component that there is: a manifest.
+    pub(crate) fn component(manifest: &str) -> Vec<u8> {
+        let mut content = super::signature::leb128(MANIFEST_SECTION.len());
+        content.extend_from_slice(MANIFEST_SECTION.as_bytes());
+        content.extend_from_slice(manifest.as_bytes());
+        let mut bytes = b"\0asm\x0d\0\x01\0\0".to_vec();
+        bytes.extend(super::signature::leb128(content.len()));
+        bytes.extend(content);
+        bytes
+    }
+}

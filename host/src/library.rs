@@ -96,7 +96,7 @@ impl Library {
     pub fn keep(&self, incoming: Incoming) -> Result<ComponentFile> {
         let bytes = fs::read(&incoming.path)
             .with_context(|| format!("cannot read `{}`", incoming.path.display()))?;
-        let file = ComponentFile::parse(&incoming.path, bytes)?;
+        let mut file = ComponentFile::parse(&incoming.path, bytes)?;
         let path = self.path(&file.digest);
         incoming
             .file
@@ -104,7 +104,8 @@ impl Library {
             .and_then(|()| fs::rename(&incoming.path, &path))
             .and_then(|()| File::open(&self.folder)?.sync_all())
             .with_context(|| format!("cannot write `{}`", path.display()))?;
-        Ok(ComponentFile { path, ..file })
+        file.path = path;
+        Ok(file)
     }
 
     /// The component with this digest, its bytes hashed anew. Blocks.
@@ -210,16 +211,8 @@ mod tests {
 
     const MANIFEST: &str = "name = \"exprsn-a\"\nversion = \"1.0.0\"\nport = 1\n";
 
-    /// The smallest component that there is, with a manifest.
     fn component(padding: &str) -> Vec<u8> {
-        let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
-        let manifest = format!("{MANIFEST}# {padding}\n");
-        let name = crate::manifest::MANIFEST_SECTION;
-        bytes.extend([0, u8::try_from(1 + name.len() + manifest.len()).unwrap()]);
-        bytes.push(u8::try_from(name.len()).unwrap());
-        bytes.extend_from_slice(name.as_bytes());
-        bytes.extend_from_slice(manifest.as_bytes());
-        bytes
+        crate::component::tests::component(&format!("{MANIFEST}# {padding}\n"))
     }
 
     fn library() -> (tempfile::TempDir, Library) {

@@ -48,7 +48,8 @@ pub struct Decision {
     pub decided_by: String,
 }
 
-const COLUMNS: &str = "serial, service, digest, signer, trust, asked, answers, decided_at, decided_by";
+const COLUMNS: &str =
+    "serial, service, digest, signer, trust, asked, answers, decided_at, decided_by";
 /// Decisions that are looked through for a list; the host lists no more admissions.
 const DECISIONS_MAX: i64 = 1_000;
 
@@ -64,7 +65,10 @@ pub async fn decisions() -> Result<Vec<Decision>> {
 pub async fn receive(body: Body) -> Result<Created<Value>> {
     let inspection = authority::receive(body).await?;
     let digest = inspection["digest"].as_str().unwrap_or_default();
-    Ok(Created::at(format!("/api/components/files/{digest}"), inspection))
+    Ok(Created::at(
+        format!("/api/components/files/{digest}"),
+        inspection,
+    ))
 }
 
 /// `GET /api/components/files/{digest}`
@@ -84,7 +88,9 @@ pub async fn admit(
     let service = inspection["name"].as_str().unwrap_or_default().to_owned();
     let signer = inspection["signer"]["key"].as_str().map(str::to_owned);
     let publishers = publishers::all().await?;
-    let trust = Trust::of(signer.as_deref(), |key| publishers.iter().any(|one| one.key == key));
+    let trust = Trust::of(signer.as_deref(), |key| {
+        publishers.iter().any(|one| one.key == key)
+    });
     trust
         .allow(signer.as_deref(), new.allow_unsigned)
         .map_err(|why| unprocessable(format!("{service} is not admitted: {why}")))?;
@@ -116,7 +122,12 @@ fn unprocessable(text: String) -> Problem {
 /// Scopes by capability.
 fn asked(inspection: &Value) -> Value {
     let grants = inspection["grants"].as_array().into_iter().flatten();
-    let scope = |grant: &Value| Some((grant["capability"].as_str()?.to_owned(), grant["scope"].clone()));
+    let scope = |grant: &Value| {
+        Some((
+            grant["capability"].as_str()?.to_owned(),
+            grant["scope"].clone(),
+        ))
+    };
     Value::Object(grants.filter_map(scope).collect())
 }
 
@@ -128,21 +139,28 @@ async fn ask_host(
 ) -> Result<(Admission, Option<Value>)> {
     if let Some(answers) = &new.approve {
         let answers = Value::Object(answers.clone());
-        return Ok((authority::admit(&new.digest, Some(&answers)).await?, Some(answers)));
+        return Ok((
+            authority::admit(&new.digest, Some(&answers)).await?,
+            Some(answers),
+        ));
     }
     let by_configuration = authority::admit(&new.digest, None).await;
     let Err(Error::Invalid(_)) = &by_configuration else {
         return Ok((by_configuration?, None));
     };
     match last_answers(service, asked).await? {
-        Some(answers) => Ok((authority::admit(&new.digest, Some(&answers)).await?, Some(answers))),
+        Some(answers) => Ok((
+            authority::admit(&new.digest, Some(&answers)).await?,
+            Some(answers),
+        )),
         None => Ok((by_configuration?, None)),
     }
 }
 
 /// The answers of the service's last decision, if the component asked for the same then.
 async fn last_answers(service: &str, asked: &Value) -> Result<Option<Value>> {
-    let text = format!("SELECT {COLUMNS} FROM decisions WHERE service = $1 ORDER BY id DESC LIMIT 1");
+    let text =
+        format!("SELECT {COLUMNS} FROM decisions WHERE service = $1 ORDER BY id DESC LIMIT 1");
     let last: Option<Decision> = sql::query_one_as(&text, params![service]).await?;
     let same = last.filter(|last| last.asked == asked.to_string());
     Ok(same
@@ -163,7 +181,9 @@ async fn record(
         component: Some((&component.service, &component.version, &component.digest)),
     };
     store::record_certificate(tx, &new, decision.decided_at).await?;
-    let text = format!("INSERT INTO decisions (id, {COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)");
+    let text = format!(
+        "INSERT INTO decisions (id, {COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+    );
     let values = params![
         uuid_v7(),
         decision.serial,

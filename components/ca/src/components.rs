@@ -80,7 +80,12 @@ pub async fn list() -> Result<Json<Components>> {
     let items = admissions.into_iter().map(|admission| {
         let decision = decision_on(&admission, &decisions);
         let withheld = withheld.get(&admission.component.service).cloned();
-        view(admission, decision, &publishers, withheld.unwrap_or_default())
+        view(
+            admission,
+            decision,
+            &publishers,
+            withheld.unwrap_or_default(),
+        )
     });
     Ok(Json(Components {
         items: items.collect(),
@@ -91,7 +96,12 @@ pub async fn list() -> Result<Json<Components>> {
 pub async fn view_one(admission: Admission, decision: &Decision) -> Result<ComponentView> {
     let withheld = withhold::all().await?.remove(&admission.component.service);
     let publishers = publishers::all().await?;
-    Ok(view(admission, Some(decision), &publishers, withheld.unwrap_or_default()))
+    Ok(view(
+        admission,
+        Some(decision),
+        &publishers,
+        withheld.unwrap_or_default(),
+    ))
 }
 
 /// The decision behind an admission: that of its certificate, or, where it was renewed, of its component.

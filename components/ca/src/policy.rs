@@ -62,7 +62,10 @@ pub fn offered(grants: &Value) -> Vec<String> {
             "http" => {
                 let calls = scope["call"].as_array().into_iter().flatten();
                 offered.extend(scopes("call", calls.map(|call| &call["service"])));
-                offered.extend(scopes("egress", scope["egress"].as_array().into_iter().flatten()));
+                offered.extend(scopes(
+                    "egress",
+                    scope["egress"].as_array().into_iter().flatten(),
+                ));
             }
             "sockets" => offered.extend(scopes("egress", std::iter::once(scope))),
             // Keys and subjects of tokens are no scopes that calls are checked by.
@@ -78,7 +81,10 @@ fn scopes<'a>(kind: &str, values: impl Iterator<Item = &'a Value>) -> Vec<String
     values.for_each(|value| collect(value, &mut texts));
     texts.sort_unstable();
     texts.dedup();
-    texts.into_iter().map(|text| format!("{kind}:{text}")).collect()
+    texts
+        .into_iter()
+        .map(|text| format!("{kind}:{text}"))
+        .collect()
 }
 
 fn collect<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
@@ -92,10 +98,15 @@ fn collect<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
 
 /// Whether a service was granted what is to be withheld, in whole or in part.
 pub fn is_offered(offered: &[String], grant: &str) -> bool {
-    let kind_of = |text: &str| text.split_once(':').map(|(kind, scope)| (kind.to_owned(), scope.to_owned()));
+    let kind_of = |text: &str| {
+        text.split_once(':')
+            .map(|(kind, scope)| (kind.to_owned(), scope.to_owned()))
+    };
     let Some((kind, scope)) = kind_of(grant) else {
         let prefix = format!("{grant}:");
-        return offered.iter().any(|one| one == grant || one.starts_with(&prefix));
+        return offered
+            .iter()
+            .any(|one| one == grant || one.starts_with(&prefix));
     };
     let meets = |granted: &str| covers(granted, &scope) || covers(&scope, granted);
     offered
@@ -132,14 +143,22 @@ mod tests {
     #[test]
     fn only_a_publishers_signature_is_trusted() {
         let trust = |signer| Trust::of(signer, |key| key == "ab");
-        assert_eq!([trust(None), trust(Some("ab")), trust(Some("cd"))], [Trust::Unsigned, Trust::Publisher, Trust::Untrusted]);
+        assert_eq!(
+            [trust(None), trust(Some("ab")), trust(Some("cd"))],
+            [Trust::Unsigned, Trust::Publisher, Trust::Untrusted]
+        );
         assert_eq!(Trust::Publisher.allow(Some("ab"), false), Ok(()));
         for distrusted in [Trust::Unsigned, Trust::Untrusted] {
             assert_eq!(distrusted.allow(Some("cd"), true), Ok(()));
             let error = distrusted.allow(Some("cd"), false).expect_err("refused");
             assert!(error.contains("--allow-unsigned"), "{error}");
         }
-        assert!(Trust::Untrusted.allow(Some("cd"), false).expect_err("refused").contains("trust NAME cd"));
+        assert!(
+            Trust::Untrusted
+                .allow(Some("cd"), false)
+                .expect_err("refused")
+                .contains("trust NAME cd")
+        );
     }
 
     #[test]
@@ -154,22 +173,63 @@ mod tests {
         let all = offered(&grants);
         assert_eq!(
             all,
-            ["*", "ca", "events", "events:post.*", "http", "call:exprsn-herald", "egress:https://*.example.com:443", "queue", "queue:a", "queue:b-*", "sql"]
+            [
+                "*",
+                "ca",
+                "events",
+                "events:post.*",
+                "http",
+                "call:exprsn-herald",
+                "egress:https://*.example.com:443",
+                "queue",
+                "queue:a",
+                "queue:b-*",
+                "sql"
+            ]
         );
         for known in [
-            "*", "sql", "queue", "call", "egress", "http", "queue:a", "queue:b-1", "queue:*", "queue:b-*", "events:post.created",
-            "call:exprsn-herald", "call:*", "egress:https://api.example.com:443", "egress:https://*.example.com:443",
+            "*",
+            "sql",
+            "queue",
+            "call",
+            "egress",
+            "http",
+            "queue:a",
+            "queue:b-1",
+            "queue:*",
+            "queue:b-*",
+            "events:post.created",
+            "call:exprsn-herald",
+            "call:*",
+            "egress:https://api.example.com:443",
+            "egress:https://*.example.com:443",
         ] {
             assert!(is_offered(&all, known), "{known}");
         }
-        for unknown in ["", "blob", "queue:c", "sql:x", "call:exprsn-ca", "egress:https://example.org:443", "egress:http://api.example.com:443", "ca:key"] {
+        for unknown in [
+            "",
+            "blob",
+            "queue:c",
+            "sql:x",
+            "call:exprsn-ca",
+            "egress:https://example.org:443",
+            "egress:http://api.example.com:443",
+            "ca:key",
+        ] {
             assert!(!is_offered(&all, unknown), "{unknown}");
         }
     }
 
     #[test]
     fn a_star_stands_for_any_text() {
-        for (pattern, text) in [("a", "a"), ("*", ""), ("a*", "a"), ("*c", "abc"), ("a*c*e", "abcde"), ("a*", "a*")] {
+        for (pattern, text) in [
+            ("a", "a"),
+            ("*", ""),
+            ("a*", "a"),
+            ("*c", "abc"),
+            ("a*c*e", "abcde"),
+            ("a*", "a*"),
+        ] {
             assert!(covers(pattern, text), "{pattern} {text}");
         }
         for (pattern, text) in [("a", "ab"), ("a*c", "ab"), ("a*b*b", "ab"), ("", "a")] {

@@ -32,27 +32,34 @@ pub struct NewPublisher {
     #[garde(length(chars, min = 1, max = 100))]
     name: String,
     /// The public key (Ed25519), 64 lower-case hexadecimal digits.
-    #[garde(custom(key))]
+    #[garde(custom(is_key))]
     key: String,
 }
 
-fn key(text: &str, _: &()) -> garde::Result {
-    let digits = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+fn is_key(text: &str, _: &()) -> garde::Result {
+    let digits = text
+        .bytes()
+        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     if digits && text.len() == KEY_DIGITS {
         return Ok(());
     }
-    Err(garde::Error::new(format!("must be {KEY_DIGITS} lower-case hexadecimal digits")))
+    Err(garde::Error::new(format!(
+        "must be {KEY_DIGITS} lower-case hexadecimal digits"
+    )))
 }
 
 /// Every trusted publisher.
 pub async fn all() -> Result<Vec<Publisher>> {
-    let text = "SELECT name, public_key AS key, trusted_at, trusted_by FROM publishers ORDER BY name";
+    let text =
+        "SELECT name, public_key AS key, trusted_at, trusted_by FROM publishers ORDER BY name";
     Ok(sql::query_as(text, params![]).await?)
 }
 
 /// `GET /api/publishers`
 pub async fn list() -> Result<Json<Publishers>> {
-    Ok(Json(Publishers { items: all().await? }))
+    Ok(Json(Publishers {
+        items: all().await?,
+    }))
 }
 
 /// `POST /api/publishers`
@@ -75,7 +82,10 @@ pub async fn trust(caller: Caller, Json(new): Json<NewPublisher>) -> Result<Crea
     let details = json!({ "name": publisher.name });
     audit::append(&tx, &by, "publisher.trusted", &publisher.key, &details).await?;
     tx.commit().await?;
-    Ok(Created::at(format!("/api/publishers/{}", publisher.key), publisher))
+    Ok(Created::at(
+        format!("/api/publishers/{}", publisher.key),
+        publisher,
+    ))
 }
 
 /// `DELETE /api/publishers/{key}`
@@ -91,20 +101,27 @@ pub async fn remove(caller: Caller, Path(key): Path<String>) -> Result<NoContent
     let text = "DELETE FROM publishers WHERE public_key = $1 RETURNING name";
     let removed: Option<Removed> = tx.query_one_as(text, params![key]).await?;
     let removed = removed.ok_or_else(|| Problem::not_found("publisher", &key))?;
-    audit::append(&tx, &by, "publisher.removed", &key, &json!({ "name": removed.name })).await?;
+    audit::append(
+        &tx,
+        &by,
+        "publisher.removed",
+        &key,
+        &json!({ "name": removed.name }),
+    )
+    .await?;
     tx.commit().await?;
     Ok(NoContent)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::key;
+    use super::is_key;
 
     #[test]
     fn keys_are_lower_case_hex() {
-        assert!(key(&"ab".repeat(32), &()).is_ok());
+        assert!(is_key(&"ab".repeat(32), &()).is_ok());
         for bad in ["", "ab", &"AB".repeat(32), &"xy".repeat(32)] {
-            assert!(key(bad, &()).is_err(), "{bad}");
+            assert!(is_key(bad, &()).is_err(), "{bad}");
         }
     }
 }

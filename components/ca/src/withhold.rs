@@ -125,8 +125,14 @@ pub async fn restore(
 /// Refuses what the service was not granted, and names what it was.
 async fn check(service: &str, grant: &str) -> Result<()> {
     let admissions = authority::admissions().await?;
-    let own = || admissions.iter().filter(|one| one.component.service == service);
-    let present = own().find(|one| one.component.live).or_else(|| own().next());
+    let own = || {
+        admissions
+            .iter()
+            .filter(|one| one.component.service == service)
+    };
+    let present = own()
+        .find(|one| one.component.live)
+        .or_else(|| own().next());
     let present = present.ok_or_else(|| Problem::not_found("component admitted as", service))?;
     let grants = serde_json::from_str(&present.component.grants).unwrap_or_default();
     let offered = policy::offered(&grants);
@@ -135,7 +141,10 @@ async fn check(service: &str, grant: &str) -> Result<()> {
     }
     Err(Problem::unprocessable(
         "/grant",
-        format!("was not granted to {service}, which has: {}", offered.join(", ")),
+        format!(
+            "was not granted to {service}, which has: {}",
+            offered.join(", ")
+        ),
     ))
 }
 
@@ -159,7 +168,10 @@ pub async fn reconcile() -> Result<()> {
     let tx = sql::begin().await?;
     audit::lock(&tx).await?;
     for service in differing().await? {
-        log::warn!("the host withheld other grants than is on record", service = service.clone());
+        log::warn!(
+            "the host withheld other grants than is on record",
+            service = service.clone()
+        );
         enforce(&tx, &service).await?;
     }
     tx.commit().await?;

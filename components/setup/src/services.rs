@@ -7,7 +7,7 @@ use exprsn_sdk::{ca::Kind, prelude::*};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Swap {
     /// SHA-256 of an admitted component, lower-case hex.
-    #[garde(length(bytes, min = 64, max = 64), pattern("^[0-9a-f]+$"))]
+    #[garde(length(bytes, min = 64, max = 64))]
     digest: String,
     /// Makes it a canary with this share of the invocations, in percent.
     #[serde(default)]

@@ -278,3 +278,184 @@ fn options_are_checked() {
     assert!(toml::from_str::<Options>("certificate_day = 30").is_err());
     assert!(toml::from_str::<Options>("pin = \"maybe\"").is_err());
 }
+
+fn candidate(digest: &str) -> Candidate {
+    Candidate {
+        service: name("exprsn-notes"),
+        version: "1.0.0".to_owned(),
+        digest: digest.to_owned(),
+        grants: "{}".to_owned(),
+        refused: vec!["cache".to_owned()],
+        signer: Some("ab".repeat(32)),
+        decided: Decided::Caller,
+    }
+}
+
+#[tokio::test]
+async fn why_a_component_may_not_run_is_told_apart() {
+    let data = tempfile::tempdir().expect("a folder");
+    let authority = open(data.path());
+    let (notes, a, b) = (name("exprsn-notes"), "aa".repeat(32), "bb".repeat(32));
+    let refused = async |authority: &Authority, digest: &str, now_s: i64, expected: &[&str]| {
+        let error = authority.admitted_at(&notes, digest, now_s).await;
+        let error = error.expect_err("refused").to_string();
+        for text in expected {
+            assert!(error.contains(text), "no `{text}` in: {error}");
+        }
+    };
+    let now_s = clock::now_s();
+    refused(
+        &authority,
+        &a,
+        now_s,
+        &["exprsn-notes", "never admitted", "install"],
+    )
+    .await;
+    let certificate = authority.admit_as(candidate(&a)).await.expect("admitted");
+    assert_eq!(
+        authority.admitted(&notes, &a).await.expect("admitted"),
+        certificate
+    );
+    refused(&authority, &b, now_s, &[&a, &b, "one byte"]).await;
+    let expired = certificate.not_after + 1;
+    refused(&authority, &a, expired, &["expired", "component approve"]).await;
+    refused(
+        &authority,
+        &a,
+        certificate.not_before - 1,
+        &["not valid yet"],
+    )
+    .await;
+
+    // Another authority's host.db beside our keys.
+    let theirs = tempfile::tempdir().expect("a folder");
+    drop(open(theirs.path()));
+    drop(authority);
+    std::fs::remove_dir_all(data.path().join("ca")).expect("removed");
+    std::fs::rename(theirs.path().join("ca"), data.path().join("ca")).expect("moved");
+    let authority = open(data.path());
+    refused(
+        &authority,
+        &a,
+        now_s,
+        &["not signed by this host's authority"],
+    )
+    .await;
+
+    let certificate = authority
+        .admit_as(candidate(&a))
+        .await
+        .expect("admitted anew");
+    authority
+        .sign_crl(1, vec![(certificate.serial, 1)], NEVER)
+        .await
+        .expect("signed");
+    refused(&authority, &a, now_s, &["revoked", "another build"]).await;
+}
+
+#[tokio::test]
+async fn an_admission_in_its_last_third_is_renewed_and_the_newest_one_counts() {
+    let data = tempfile::tempdir().expect("a folder");
+    let authority = open(data.path());
+    let (notes, digest) = (name("exprsn-notes"), "aa".repeat(32));
+    let first = authority
+        .admit_as(candidate(&digest))
+        .await
+        .expect("admitted");
+    let late = first.not_after - 10 * DAY_S;
+    let renewed = authority
+        .admitted_at(&notes, &digest, late)
+        .await
+        .expect("renewed");
+    assert_ne!(renewed.serial, first.serial);
+    assert!(renewed.not_after > first.not_after);
+    let again = authority
+        .admitted_at(&notes, &digest, late)
+        .await
+        .expect("admitted");
+    assert_eq!(again, renewed, "renewed once");
+    let admissions = authority.admissions().await.expect("listed");
+    assert_eq!(admissions.len(), 2);
+    assert_eq!(
+        (
+            admissions[0].decided,
+            &admissions[0].refused,
+            admissions[0].live
+        ),
+        (Decided::Caller, &vec!["cache".to_owned()], false)
+    );
+
+    let narrower = Candidate {
+        grants: r#"{"sql":{}}"#.to_owned(),
+        ..candidate(&digest)
+    };
+    let other = authority.admit_as(narrower).await.expect("admitted");
+    drop(authority);
+    let admitted = open(data.path())
+        .admitted(&notes, &digest)
+        .await
+        .expect("admitted");
+    assert_eq!(admitted, other, "decided in the same second, and later");
+}
+
+#[tokio::test]
+async fn what_is_withheld_outlives_a_restart() {
+    let data = tempfile::tempdir().expect("a folder");
+    let authority = open(data.path());
+    let notes = name("exprsn-notes");
+    let withholding = |grant: &str| Withholding {
+        grant: grant.to_owned(),
+        by: "operator:local".to_owned(),
+        reason: Some("floods".to_owned()),
+    };
+    let withheld = |authority: &Authority| authority.withheld().of(&notes).list();
+    let grants = vec![withholding("sql"), withholding("queue:notes-*")];
+    authority.withhold(&notes, grants).await.expect("withheld");
+    assert_eq!(withheld(&authority), ["sql", "queue:notes-*"]);
+    let bad = authority
+        .withhold(&notes, vec![withholding("surprise")])
+        .await;
+    assert!(matches!(bad, Err(NotAdmitted::Invalid(text)) if text.contains("surprise")));
+    drop(authority);
+
+    let authority = open(data.path());
+    assert_eq!(withheld(&authority), ["queue:notes-*", "sql"]);
+    let listed = authority.withheld_grants().await.expect("listed");
+    assert_eq!(listed[1], ("exprsn-notes".to_owned(), withholding("sql")));
+    authority
+        .withhold(&notes, Vec::new())
+        .await
+        .expect("restored");
+    drop(authority);
+    assert!(withheld(&open(data.path())).is_empty());
+}
+
+#[tokio::test]
+async fn a_ledger_of_an_earlier_version_is_brought_up_to_date() {
+    let data = tempfile::tempdir().expect("a folder");
+    let (notes, digest) = (name("exprsn-notes"), "aa".repeat(32));
+    let first = open(data.path())
+        .admit(&notes, "1.0.0", &digest, "{}")
+        .await
+        .expect("admitted");
+    let file = rusqlite::Connection::open(data.path().join("host.db")).expect("opened");
+    file.execute_batch(
+        "ALTER TABLE admissions DROP COLUMN decided; ALTER TABLE admissions DROP COLUMN refused;
+         ALTER TABLE admissions DROP COLUMN signer; DROP TABLE withheld_grants;",
+    )
+    .expect("as it was before");
+    drop(file);
+    let authority = open(data.path());
+    assert_eq!(
+        authority.admitted(&notes, &digest).await.expect("admitted"),
+        first
+    );
+    assert_eq!(
+        authority.admissions().await.expect("listed")[0].decided,
+        Decided::Configuration
+    );
+    authority
+        .admit_as(candidate(&"bb".repeat(32)))
+        .await
+        .expect("admitted");
+}

@@ -163,7 +163,7 @@ impl SigningKey {
 }
 
 /// An unsigned number in LEB128, as WebAssembly has it.
-fn leb128(mut value: usize) -> Vec<u8> {
+pub(super) fn leb128(mut value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
         let low = (value & 0x7f) as u8;

@@ -262,12 +262,16 @@ impl Platform {
                 "a canary of {name} is on trial: promote or abort it first"
             )));
         }
-        if old.as_ref().is_some_and(|old| old.digest == digest) {
+        let (file, certificate) = self.admitted(name, digest).await?;
+        // Admitted anew with other grants, the same bytes are another version.
+        if old
+            .as_ref()
+            .is_some_and(|old| old.serial == certificate.serial)
+        {
             return Err(ChangeError::Conflict(format!(
                 "{name} runs this component already (sha256:{digest})"
             )));
         }
-        let (file, certificate) = self.admitted(name, digest).await?;
         self.check_place(service, &file.manifest)
             .map_err(ChangeError::Refused)?;
         if !change.restart

@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod admission;
 mod auth;
 mod ca;
 mod cache;
@@ -20,6 +21,7 @@ mod nexus;
 mod platform;
 mod pulse;
 mod queue;
+mod revocation;
 mod setup;
 mod specification;
 mod sql;

@@ -18,7 +18,7 @@ use crate::{
     store::StoreState,
 };
 use bytes::Bytes;
-use futures::{StreamExt as _, channel::mpsc, executor};
+use futures::{channel::mpsc, executor};
 use std::{
     pin::Pin,
     sync::{Arc, LazyLock},
