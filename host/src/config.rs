@@ -39,6 +39,10 @@ pub struct PlatformConfig {
     pub start_ms_max: u64,
     /// Instances alive at once in the whole host.
     pub instances_max: u32,
+    /// Stack of one call into an instance, in bytes; deeper recursion is a trap.
+    pub stack_bytes_max: usize,
+    /// How many times the host's limit a manifest may ask for; beyond it the operator's word is needed.
+    pub asked_limits_factor_max: u64,
     /// Open connections per listener and core.
     pub connections_max: usize,
     /// How long a client may take to send a request's head, in milliseconds.
@@ -89,6 +93,8 @@ impl Default for PlatformConfig {
             drain_ms_max: 20_000,
             start_ms_max: 60_000,
             instances_max: 2_000,
+            stack_bytes_max: 512 << 10,
+            asked_limits_factor_max: 4,
             connections_max: 10_000,
             header_read_ms_max: 10_000,
             compile_memory_bytes_max: 4 << 30,
@@ -136,56 +142,118 @@ fn enabled() -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Linear memory of one instance.
+    /// Linear memories of one instance, all together.
     pub memory_bytes_max: usize,
-    /// Elements of one instance's tables.
+    /// Linear memories of one instance.
+    pub memories_max: usize,
+    /// Elements of one instance's tables, all together.
     pub table_elements_max: usize,
-    /// Host resources (requests, streams, transactions) that one instance holds.
+    /// Tables of one instance.
+    pub tables_max: usize,
+    /// Core instances that one instance consists of.
+    pub core_instances_max: usize,
+    /// Host resources (requests, streams, transactions) and handles that one instance holds.
     pub resources_max: usize,
+    /// Bytes that one call hands to the host, and that all calls under way of one instance hand to it together.
+    pub hostcall_bytes_max: usize,
     /// Time that one invocation may compute.
     pub cpu_ms_max: u64,
-    /// Time that one invocation may take in all.
+    /// Time that one invocation by HTTP may take in all.
     pub wall_ms_max: u64,
+    /// Time that one attempt of a job or a delivery of an event may take in all, whatever its queue says.
+    pub job_ms_max: u64,
     /// Invocations by HTTP under way at once.
     pub invocations_max: usize,
     /// Invocations by HTTP that wait for their turn; one more is answered 503.
     pub waiting_max: usize,
     /// How long an invocation waits for its turn before it is answered 503.
     pub waiting_ms_max: u64,
+    /// Jobs and deliveries of events under way at once, in all queues; further ones wait.
+    pub jobs_max: usize,
+    /// Calls of other services under way at once; one more fails.
+    pub calls_max: usize,
     /// Body of one request.
     pub body_bytes_max: u64,
     /// Body of one response, unless its route is declared `stream`.
     pub response_bytes_max: u64,
+    /// Headers, or trailers, that a service makes for one response or request.
+    pub header_bytes_max: usize,
     /// Requests that one instance serves before it is replaced.
     pub reuse_max: u64,
     /// How long an unused instance is kept.
     pub idle_ms_max: u64,
-    /// Log records in one second; more are dropped and counted.
+    /// Jobs added and events published in one second; each 4 KiB of data begun count as one more.
+    pub messages_per_second_max: u32,
+    /// Log records in one second; each KiB begun counts as one. More are dropped and counted.
     pub log_records_per_second_max: u32,
+    /// Message, and again fields, of one log record; the rest is cut off.
+    pub log_record_bytes_max: usize,
+    /// Series (a name with its attributes) of the metrics that a service makes; further ones are dropped.
+    pub metric_series_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             memory_bytes_max: 64 << 20,
+            memories_max: 4,
             table_elements_max: 20_000,
-            resources_max: 10_000,
+            tables_max: 20,
+            core_instances_max: 32,
+            resources_max: 2_000,
+            hostcall_bytes_max: 16 << 20,
             cpu_ms_max: 5_000,
             wall_ms_max: 30_000,
+            job_ms_max: 600_000,
             invocations_max: 256,
             waiting_max: 1_024,
             waiting_ms_max: 10_000,
+            jobs_max: 64,
+            calls_max: 128,
             body_bytes_max: 1 << 20,
             response_bytes_max: 64 << 20,
+            header_bytes_max: 32 << 10,
             reuse_max: 10_000,
             idle_ms_max: 10_000,
+            messages_per_second_max: 10_000,
             log_records_per_second_max: 1_000,
+            log_record_bytes_max: 8 << 10,
+            metric_series_max: 1_000,
         }
     }
 }
 
 impl Limits {
-    /// The defaults, overlaid by the tables in order: host's, manifest's, operator's for the service.
+    /// A service's limits: the host's, what its manifest asks for, and the operator's word for the service, which counts.
+    ///
+    /// A manifest comes from a stranger: it may ask for `factor_max` times the host's limit at most.
+    pub fn of_service(
+        host: &toml::Table,
+        asked: &toml::Table,
+        operators: &toml::Table,
+        factor_max: u64,
+    ) -> Result<Self, String> {
+        let hosts = toml::Table::try_from(Self::layered(&[host])?)
+            .map_err(|error| format!("[limits]: {error}"))?;
+        for (key, value) in asked.iter().filter(|(key, _)| !operators.contains_key(*key)) {
+            let (Some(asked), Some(allowed)) = (
+                value.as_integer(),
+                hosts.get(key).and_then(toml::Value::as_integer),
+            ) else {
+                continue;
+            };
+            let ceiling = allowed.saturating_mul(i64::try_from(factor_max).unwrap_or(i64::MAX));
+            if asked > ceiling {
+                return Err(format!(
+                    "its manifest asks for {key} = {asked}, and without the operator's word it may ask for {ceiling} at \
+                     most: write {key} into [service.<name>.limits] in platform.toml"
+                ));
+            }
+        }
+        Self::layered(&[host, asked, operators])
+    }
+
+    /// The defaults, overlaid by the tables in order; the last one counts.
     pub fn layered(layers: &[&toml::Table]) -> Result<Self, String> {
         let mut merged = toml::Table::new();
         for (key, value) in layers.iter().flat_map(|table| table.iter()) {
@@ -274,6 +342,23 @@ mod tests {
             "as-requested",
         );
         check("[service.Bad]\ncomponent = \"a\"", "Bad");
+    }
+
+    #[test]
+    fn a_manifest_may_ask_for_little_more_than_the_hosts_limits() {
+        let table = |text: &str| text.parse::<toml::Table>().unwrap();
+        let (host, none) = (table("memory_bytes_max = 100"), toml::Table::new());
+        let of = |asked: &str, operators| {
+            Limits::of_service(&host, &table(asked), operators, 4).map(|l| l.memory_bytes_max)
+        };
+        assert_eq!(of("memory_bytes_max = 400", &none), Ok(400));
+        let refused = of("memory_bytes_max = 401", &none).unwrap_err();
+        assert!(
+            refused.contains("memory_bytes_max = 401") && refused.contains("400 at most"),
+            "{refused}"
+        );
+        let operators = table("memory_bytes_max = 500");
+        assert_eq!(of("memory_bytes_max = 401", &operators), Ok(500));
     }
 
     #[test]

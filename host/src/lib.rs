@@ -2,6 +2,7 @@
 //!
 //! `main.rs` parses arguments and calls [`platform::run`]; everything else is reachable from there, top-down.
 
+pub mod allowance;
 pub mod approval;
 pub mod ca;
 pub mod capability;
@@ -20,6 +21,7 @@ pub mod manifest;
 pub mod mesh;
 pub mod name;
 pub mod narrow;
+pub mod panics;
 pub mod platform;
 pub mod problem;
 pub mod service;

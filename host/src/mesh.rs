@@ -163,6 +163,11 @@ impl Mesh {
         if let Some(problem) = self.refuse_hop(cause, &to.name) {
             return Ok(problem.into_response());
         }
+        // Held until the answer's head is there; what follows is the callee's invocation, bounded by its own limits.
+        let Ok(_call) = from.allowance.calls.clone().try_acquire_owned() else {
+            tracing::warn!(service = %from.name, target = %to.name, "call refused: calls_max are under way");
+            return Err(HttpError::ConnectionLimitReached);
+        };
         let patience = match grant.act_as {
             ActAs::User => cause.deadline,
             ActAs::Service => cause.deadline.min(Instant::now() + self.call_max),

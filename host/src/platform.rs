@@ -17,6 +17,7 @@ use crate::{
     manifest::Manifest,
     mesh::Mesh,
     name::ServiceName,
+    panics,
     service::{Registry, Service, State, start_order},
     telemetry::{self, Metrics},
 };
@@ -62,6 +63,7 @@ pub fn run(options: Options) -> Result<()> {
     let started = Instant::now();
     let config = configured(&options)?;
     telemetry::init_logging(&config.platform);
+    panics::log_all();
     let _lock = own(&options.data)?;
     let cores = Arc::new(Cores::start(config.platform.cores)?);
     let background = tokio::runtime::Builder::new_multi_thread()

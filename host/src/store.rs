@@ -1,11 +1,21 @@
 //! The state of one store: what one instance of a service holds while it runs, and the limits on it.
 
 use crate::{
-    capability::Lent, config::Limits, invocation::Invocation, mesh::Hooks, name::ServiceName,
-    withheld::InForce,
+    allowance::Allowance, capability::Lent, config::Limits, invocation::Invocation, mesh::Hooks,
+    name::ServiceName, withheld::InForce,
 };
-use std::{sync::Arc, time::Instant};
-use wasmtime::{ResourceLimiter, Store, UpdateDeadline, component::ResourceTable};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+use wasmtime::{
+    ResourceLimiter, Store, Trap, UpdateDeadline,
+    component::{ResourceTable, ResourceTableError},
+};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -15,6 +25,8 @@ pub struct ServiceContext {
     pub name: ServiceName,
     pub version: String,
     pub limits: Limits,
+    /// What all stores of the version may use together.
+    pub allowance: Allowance,
     /// What the grants lend, linked only where granted. Asked for only after [`ServiceContext::check`].
     pub lent: Lent,
     /// Which of the grants are in force now.
@@ -43,13 +55,23 @@ pub struct StoreState {
     pub(crate) http: WasiHttpCtx,
     pub(crate) hooks: Hooks,
     pub(crate) budget: Budget,
+    pub(crate) handover: Handover,
 }
+
+/// Table entries of wasmtime's own for each handle that a guest may hold: tasks, waitables and both ends of streams.
+const ENTRIES_PER_HANDLE: usize = 4;
+
+/// Random bytes that one call may ask for.
+const RANDOM_BYTES_MAX: u64 = 1 << 20;
 
 /// The limits that wasmtime asks about while a store runs.
 #[derive(Debug)]
 pub struct Budget {
-    memory_bytes_max: usize,
-    table_elements_max: usize,
+    memory_bytes: Share,
+    table_elements: Share,
+    core_instances_max: usize,
+    memories_max: usize,
+    tables_max: usize,
     /// Epoch ticks that this invocation has computed through, and how many it may.
     pub(crate) ticks: u64,
     pub(crate) ticks_max: u64,
@@ -60,8 +82,11 @@ pub struct Budget {
 impl Budget {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            memory_bytes_max: limits.memory_bytes_max,
-            table_elements_max: limits.table_elements_max,
+            memory_bytes: Share::of(limits.memory_bytes_max),
+            table_elements: Share::of(limits.table_elements_max),
+            core_instances_max: limits.core_instances_max,
+            memories_max: limits.memories_max,
+            tables_max: limits.tables_max,
             ticks: 0,
             ticks_max: limits
                 .cpu_ms_max
@@ -78,31 +103,173 @@ impl Budget {
     }
 }
 
+/// How much of a bound is used by all memories, or all tables, of a store.
+#[derive(Debug)]
+struct Share {
+    used: usize,
+    max: usize,
+    /// The growth that was allowed last, in case it fails after all.
+    last: usize,
+}
+
+impl Share {
+    fn of(max: usize) -> Self {
+        Self {
+            used: 0,
+            max,
+            last: 0,
+        }
+    }
+
+    fn grow(&mut self, current: usize, desired: usize) -> bool {
+        let more = desired.saturating_sub(current);
+        let used = self.used.saturating_add(more);
+        let within = used <= self.max;
+        if within {
+            (self.used, self.last) = (used, more);
+        }
+        within
+    }
+
+    fn undo(&mut self) {
+        self.used = self.used.saturating_sub(std::mem::take(&mut self.last));
+    }
+}
+
 impl ResourceLimiter for Budget {
     fn memory_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let within = desired <= self.memory_bytes_max;
+        let within = self.memory_bytes.grow(current, desired);
         if !within {
             self.exceeded = Some("memory_bytes_max");
         }
         Ok(within)
     }
 
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        tracing::debug!(error = crate::telemetry::chain(&error), "a memory did not grow");
+        self.memory_bytes.undo();
+        Ok(())
+    }
+
     fn table_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let within = desired <= self.table_elements_max;
+        let within = self.table_elements.grow(current, desired);
         if !within {
             self.exceeded = Some("table_elements_max");
         }
         Ok(within)
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        tracing::debug!(error = crate::telemetry::chain(&error), "a table did not grow");
+        self.table_elements.undo();
+        Ok(())
+    }
+
+    fn instances(&self) -> usize {
+        self.core_instances_max
+    }
+
+    fn memories(&self) -> usize {
+        self.memories_max
+    }
+
+    fn tables(&self) -> usize {
+        self.tables_max
+    }
+}
+
+/// A limit was passed in a call of the host; a trap with this ends the invocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded(pub &'static str);
+
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it exceeded its limit {}", self.0)
+    }
+}
+
+impl std::error::Error for Exceeded {}
+
+/// The limit that an invocation failed of, if it was one: what the store noted, or what the error says.
+pub fn limit_of(state: &StoreState, error: &wasmtime::Error) -> Option<&'static str> {
+    if let Some(Exceeded(limit)) = error.downcast_ref() {
+        return Some(limit);
+    }
+    if error.downcast_ref() == Some(&Trap::StackOverflow) {
+        return Some("stack_bytes_max");
+    }
+    if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(ResourceTableError::Full))) {
+        return Some("resources_max");
+    }
+    // These have no public type.
+    let told = |text: &str| error.chain().any(|cause| cause.to_string().contains(text));
+    for (text, limit) in [
+        ("fuel allocated for hostcalls has been exhausted", "hostcall_bytes_max"),
+        ("store handle limit exceeded", "resources_max"),
+        ("instance count too high", "core_instances_max"),
+        ("memory count too high", "memories_max"),
+        ("table count too high", "tables_max"),
+    ] {
+        if told(text) {
+            return Some(limit);
+        }
+    }
+    state.budget.exceeded
+}
+
+/// What all calls under way of one instance have handed to the host together. One that never awaits its calls must not
+/// fill the host's memory.
+#[derive(Clone, Debug)]
+pub struct Handover {
+    all: Arc<AtomicUsize>,
+    bytes_max: usize,
+}
+
+impl Handover {
+    fn new(bytes_max: usize) -> Self {
+        Self {
+            all: Arc::default(),
+            bytes_max,
+        }
+    }
+
+    /// Counts the `bytes` of a call's arguments until the value drops, when the call has ended. The error names the limit.
+    pub fn take(&self, bytes: usize) -> Result<Handed, String> {
+        let before = self.all.fetch_add(bytes, Relaxed);
+        let handed = Handed {
+            bytes,
+            all: self.all.clone(),
+        };
+        if before.saturating_add(bytes) <= self.bytes_max {
+            return Ok(handed);
+        }
+        Err(format!(
+            "calls under way hold {before} bytes and this one {bytes}, and hostcall_bytes_max is {}",
+            self.bytes_max
+        ))
+    }
+}
+
+/// The arguments of a call under way.
+#[derive(Debug)]
+pub struct Handed {
+    bytes: usize,
+    all: Arc<AtomicUsize>,
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Relaxed);
     }
 }
 
@@ -133,14 +300,17 @@ impl StoreState {
     ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(context.limits.resources_max);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(context.limits.header_bytes_max);
         Self {
             table,
-            wasi: crate::capability::telemetry::baseline(&context.name),
-            http: WasiHttpCtx::new(),
+            wasi: crate::capability::telemetry::baseline(context, RANDOM_BYTES_MAX),
+            http,
             hooks: Hooks::new(mesh.clone(), context.clone(), invocation.clone()),
             budget: Budget::new(&context.limits),
             service: context.clone(),
             invocation,
+            handover: Handover::new(context.limits.hostcall_bytes_max),
         }
     }
 
@@ -155,14 +325,20 @@ impl StoreState {
 /// A store for `version`, bounded in memory and time, for its first invocation.
 pub fn new(version: &crate::service::Version, invocation: Arc<Invocation>) -> Store<StoreState> {
     let state = StoreState::new(&version.context, &version.mesh, invocation);
+    let limits = &version.context.limits;
     let mut store = Store::new(&version.engine, state);
+    store.set_hostcall_fuel(limits.hostcall_bytes_max);
+    store.set_max_component_handles(limits.resources_max);
+    if let Some(table) = store.concurrent_resource_table() {
+        table.set_max_capacity(limits.resources_max.saturating_mul(ENTRIES_PER_HANDLE));
+    }
     store.limiter(|state| &mut state.budget);
     store.epoch_deadline_callback(|mut context| {
         let budget = &mut context.data_mut().budget;
         budget.ticks += 1;
         if budget.ticks > budget.ticks_max {
             budget.exceeded = Some("cpu_ms_max");
-            wasmtime::bail!("it computed for longer than its limit cpu_ms_max");
+            return Err(Exceeded("cpu_ms_max").into());
         }
         // Others on this core get their turn between ticks.
         Ok(UpdateDeadline::Yield(1))

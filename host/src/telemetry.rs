@@ -2,6 +2,9 @@
 //!
 //! Hot paths hold their counters ([`ServiceMetrics`]) and touch nothing but atomics.
 
+mod guests;
+mod line;
+
 use crate::{
     config::{LogFormat, PlatformConfig},
     name::ServiceName,
@@ -11,16 +14,13 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
+use guests::Guests;
 use std::{
-    collections::HashMap,
     io::IsTerminal as _,
     sync::{Arc, Mutex},
     time::Duration,
 };
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
-
-/// Names of metrics that one service may make; more are dropped.
-const GUEST_METRICS_MAX: usize = 200;
 
 /// Starts logging to stderr, as the configuration says. `RUST_LOG` goes before `log_filter`.
 pub fn init_logging(config: &PlatformConfig) {
@@ -28,7 +28,7 @@ pub fn init_logging(config: &PlatformConfig) {
         .or_else(|_| EnvFilter::try_new(&config.log_filter))
         .unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer().with_writer(line::one_line_each);
     // A second call (in tests) keeps the first subscriber.
     let _ = match config.log_format {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
@@ -59,7 +59,6 @@ struct InvocationLabels {
     outcome: &'static str,
 }
 
-type GuestLabels = Vec<(String, String)>;
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// Every metric of the host, and those that services make.
@@ -71,13 +70,8 @@ pub struct Metrics {
     instances: Family<ServiceLabel, Gauge>,
     shed: Family<ServiceLabel, Counter>,
     versions: Family<ServiceLabel, Gauge>,
-    guests: Mutex<Guests>,
-}
-
-#[derive(Debug, Default)]
-struct Guests {
-    counters: HashMap<String, Family<GuestLabels, Counter>>,
-    histograms: HashMap<String, Histograms<GuestLabels>>,
+    host_panics: Family<ServiceLabel, Counter>,
+    guests: Guests,
 }
 
 /// How an invocation ended.
@@ -97,6 +91,18 @@ pub struct ServiceMetrics {
     pub duration: Histogram,
     pub instances: Gauge,
     pub shed: Counter,
+    /// Panics of the host while it worked for the service.
+    pub panics: Counter,
+}
+
+/// An instance that is alive, until dropped.
+#[derive(Debug)]
+pub struct Instance(Gauge);
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl ServiceMetrics {
@@ -109,6 +115,12 @@ impl ServiceMetrics {
     ) {
         self.outcomes[trigger as usize][outcome as usize].inc();
         self.duration.observe(duration.as_secs_f64());
+    }
+
+    /// Counts an instance for as long as the value lives, however that ends.
+    pub fn instance(&self) -> Instance {
+        self.instances.inc();
+        Instance(self.instances.clone())
     }
 
     /// Invocations so far, and how many of them failed.
@@ -138,6 +150,7 @@ impl Metrics {
         let invocations = Family::default();
         let durations = Family::new_with_constructor(latency_histogram as fn() -> Histogram);
         let (instances, shed) = (Family::default(), Family::default());
+        let host_panics = Family::default();
         registry.register(
             "invocations",
             "Invocations of services by trigger and outcome",
@@ -160,6 +173,11 @@ impl Metrics {
             "Versions of a service in memory: one, and more while others drain or are on trial",
             versions.clone(),
         );
+        registry.register(
+            "host_panics",
+            "Panics of the host while it worked for a service",
+            host_panics.clone(),
+        );
         Arc::new(Self {
             versions,
             registry: Mutex::new(registry),
@@ -167,7 +185,8 @@ impl Metrics {
             durations,
             instances,
             shed,
-            guests: Mutex::default(),
+            host_panics,
+            guests: Guests::default(),
         })
     }
 
@@ -191,6 +210,7 @@ impl Metrics {
             duration: self.durations.get_or_create(&label).clone(),
             instances: self.instances.get_or_create(&label).clone(),
             shed: self.shed.get_or_create(&label).clone(),
+            panics: self.host_panics.get_or_create(&label).clone(),
         }
     }
 
@@ -207,60 +227,34 @@ impl Metrics {
         add(&mut self.registry.lock().expect("no holder of this lock panics"));
     }
 
-    /// Adds to a counter that a service made.
+    /// Adds to a counter that a service made, unless it has `series_max` series already.
     pub fn guest_count(
         &self,
         service: &ServiceName,
+        series_max: usize,
         name: &str,
         by: u64,
         attributes: &[(String, String)],
     ) {
-        let mut guests = self.guests.lock().expect("no holder of this lock panics");
-        if !guests.counters.contains_key(name) {
-            if guests.counters.len() >= GUEST_METRICS_MAX || !is_metric_name(name) {
-                return;
-            }
-            let family = Family::default();
-            self.register(|registry| {
-                registry.register(
-                    format!("service_{name}"),
-                    "Counted by a service",
-                    family.clone(),
-                )
-            });
-            guests.counters.insert(name.to_owned(), family);
+        let registry = &self.registry;
+        if let Some(counter) = self.guests.counter(registry, service, series_max, (name, attributes)) {
+            counter.inc_by(by);
         }
-        guests.counters[name]
-            .get_or_create(&labels(service, attributes))
-            .inc_by(by);
     }
 
-    /// Records a measurement that a service made.
+    /// Records a measurement that a service made, unless it has `series_max` series already.
     pub fn guest_observe(
         &self,
         service: &ServiceName,
+        series_max: usize,
         name: &str,
         value: f64,
         attributes: &[(String, String)],
     ) {
-        let mut guests = self.guests.lock().expect("no holder of this lock panics");
-        if !guests.histograms.contains_key(name) {
-            if guests.histograms.len() >= GUEST_METRICS_MAX || !is_metric_name(name) {
-                return;
-            }
-            let family = Family::new_with_constructor(latency_histogram as fn() -> Histogram);
-            self.register(|registry| {
-                registry.register(
-                    format!("service_{name}"),
-                    "Measured by a service",
-                    family.clone(),
-                )
-            });
-            guests.histograms.insert(name.to_owned(), family);
+        let registry = &self.registry;
+        if let Some(histogram) = self.guests.histogram(registry, service, series_max, (name, attributes)) {
+            histogram.observe(value);
         }
-        guests.histograms[name]
-            .get_or_create(&labels(service, attributes))
-            .observe(value);
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -270,28 +264,6 @@ impl Metrics {
         encode(&mut text, &registry).expect("writing to a string does not fail");
         text
     }
-}
-
-fn labels(service: &ServiceName, attributes: &[(String, String)]) -> GuestLabels {
-    let mut labels = vec![("service".to_owned(), service.to_string())];
-    labels.extend(
-        attributes
-            .iter()
-            .filter(|(name, _)| is_metric_name(name) && name != "service")
-            .cloned(),
-    );
-    labels.sort();
-    labels
-}
-
-fn is_metric_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-    name.len() <= 64
-        && name
-            .bytes()
-            .next()
-            .is_some_and(|byte| byte.is_ascii_lowercase())
-        && name.bytes().all(plain)
 }
 
 #[cfg(test)]
@@ -308,11 +280,12 @@ mod tests {
             .record(Trigger::Job, Outcome::Failure, Duration::from_millis(2));
         metrics.guest_count(
             &name,
+            10,
             "posts",
             2,
             &[("kind".to_owned(), "te\"xt".to_owned())],
         );
-        metrics.guest_count(&name, "Bad Name", 2, &[]);
+        metrics.guest_count(&name, 10, "Bad Name", 2, &[]);
         let text = metrics.exposition();
         assert!(
             text.contains(

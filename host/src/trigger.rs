@@ -8,6 +8,7 @@ pub mod job;
 use crate::{
     capability::queue::Failure,
     invocation::{Invocation, Trigger},
+    panics::{Panicked, caught},
     service::Version,
     store::{self, StoreState},
     telemetry::{Outcome, chain},
@@ -24,13 +25,17 @@ async fn run_fresh<R>(
 ) -> Result<R, Failure> {
     let started = Instant::now();
     let mut store = store::new(version, invocation.clone());
-    version.metrics.instances.inc();
-    let called = tokio::time::timeout_at(invocation.deadline.into(), call(&mut store)).await;
-    version.metrics.instances.dec();
+    let _alive = version.metrics.instance();
+    let called = caught(tokio::time::timeout_at(
+        invocation.deadline.into(),
+        call(&mut store),
+    ))
+    .await;
     let result = match called {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => Err(fault(version, &store, &chain(&error))),
-        Err(_) => Err(fault(version, &store, "it took longer than its time limit")),
+        Ok(Ok(Ok(answer))) => answer,
+        Ok(Ok(Err(error))) => Err(fault(version, &store, &error)),
+        Ok(Err(_)) => Err(fault(version, &store, &Late.into())),
+        Err(panic) => Err(fault(version, &store, &panic.into())),
     };
     let outcome = if result.is_ok() {
         Outcome::Success
@@ -42,17 +47,32 @@ async fn run_fresh<R>(
 }
 
 /// Logs a fault of the guest or the host. It may pass, so another attempt is made.
-fn fault(version: &Version, store: &Store<StoreState>, error: &str) -> Failure {
+fn fault(version: &Version, store: &Store<StoreState>, error: &wasmtime::Error) -> Failure {
     let state = store.data();
-    let (limit, trace_id) = (
-        state.budget.exceeded,
-        format!("{:032x}", state.invocation.trace.trace_id),
-    );
-    tracing::error!(service = %version.context.name, trigger = state.invocation.trigger.as_str(), trace_id, limit, error,
-        "an invocation failed");
+    let limit = store::limit_of(state, error);
+    let panicked = error.is::<Panicked>();
+    if panicked {
+        version.metrics.panics.inc();
+    }
+    let trace_id = format!("{:032x}", state.invocation.trace.trace_id);
+    tracing::error!(service = %version.context.name, trigger = state.invocation.trigger.as_str(), trace_id, limit,
+        error = chain(error), "an invocation failed");
     let reason = match limit {
         Some(limit) => format!("exceeded its limit {limit}"),
-        None => error.lines().next().unwrap_or("failed").to_owned(),
+        None if panicked => "the host failed".to_owned(),
+        None => chain(error).lines().next().unwrap_or("failed").to_owned(),
     };
     Failure::retry(reason)
 }
+
+/// The time for a job or an event has passed.
+#[derive(Debug)]
+struct Late;
+
+impl std::fmt::Display for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it took longer than its time limit")
+    }
+}
+
+impl std::error::Error for Late {}

@@ -1,6 +1,7 @@
 //! From configured services to versions that can run: approved, compiled, admitted, lent, linked.
 
 use crate::{
+    allowance::Allowance,
     approval::{self, Approved, Unapproved},
     ca::{Candidate, ComponentCertificate, Decided},
     capability::{Boot, Borrower, Capabilities, Grants},
@@ -27,7 +28,7 @@ use std::{
 use tokio::sync::Semaphore;
 use wasmtime::{
     Engine, Result, bail,
-    component::{InstancePre, Linker},
+    component::{Component, InstancePre, Linker},
     ensure,
     error::Context as _,
     format_err,
@@ -36,6 +37,9 @@ use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _, handler::ProxyPre};
 
 /// Components compiled at once: each takes a core and much memory.
 const COMPILATIONS_MAX: usize = 2;
+
+/// The unit in which WebAssembly measures memories.
+const WASM_PAGE_BYTES: u64 = 64 << 10;
 
 /// The components of all services that run.
 pub type Files = Vec<ComponentFile>;
@@ -143,13 +147,14 @@ impl Loader {
         cores: Arc<Cores>,
         files: &Files,
     ) -> Result<Self> {
-        let (mut memory, mut tables) = (0, 0);
+        let factor = config.platform.asked_limits_factor_max;
+        let host = Limits::layered(&[&config.limits]).map_err(|error| format_err!("{error}"))?;
+        let mut sizes = engine::Sizes::default().covering(&host).times(factor);
         for file in files {
-            let limits = limits(&config.limits, file, &config.service[&file.manifest.name])?;
-            memory = memory.max(limits.memory_bytes_max);
-            tables = tables.max(limits.table_elements_max);
+            let service = &config.service[&file.manifest.name];
+            sizes = sizes.covering(&limits(&config.limits, file, service, factor)?);
         }
-        let engine = engine::running(config.platform.instances_max, memory, tables)?;
+        let engine = engine::running(&config.platform, sizes)?;
         engine::tick(&engine)?;
         let folder = options
             .cache
@@ -297,7 +302,9 @@ impl Loader {
         pre: &InstancePre<StoreState>,
     ) -> Result<Version> {
         let name = file.manifest.name.clone();
-        let limits = limits(&self.host_limits, &file, service)?;
+        let factor = self.boot.config.asked_limits_factor_max;
+        let limits = limits(&self.host_limits, &file, service, factor)?;
+        require(pre.component(), &limits)?;
         let mut values = file.manifest.config.clone();
         values.extend(service.config.clone());
         let borrower = Borrower {
@@ -311,6 +318,7 @@ impl Loader {
         let context = Arc::new(ServiceContext {
             name: name.clone(),
             version: file.manifest.version.clone(),
+            allowance: Allowance::new(&limits),
             limits,
             lent,
             in_force: InForce::new(
@@ -343,9 +351,48 @@ impl Loader {
     }
 }
 
-fn limits(host: &toml::Table, file: &ComponentFile, service: &ServiceConfig) -> Result<Limits> {
-    Limits::layered(&[host, &file.manifest.limits, &service.limits])
+fn limits(
+    host: &toml::Table,
+    file: &ComponentFile,
+    service: &ServiceConfig,
+    factor_max: u64,
+) -> Result<Limits> {
+    Limits::of_service(host, &file.manifest.limits, &service.limits, factor_max)
         .map_err(|error| format_err!("{}: {error}", file.manifest.name))
+}
+
+/// Refuses a component that could never be instantiated within its limits. What it does later is bounded by its store.
+fn require(component: &Component, limits: &Limits) -> Result<()> {
+    let Some(needs) = component.resources_required() else {
+        bail!("it wants core modules from outside, which this host does not give");
+    };
+    let bytes = needs.max_initial_memory_size.unwrap_or(0);
+    for (what, needed, limit, max) in [
+        ("memories", needs.num_memories as usize, "memories_max", limits.memories_max),
+        ("tables", needs.num_tables as usize, "tables_max", limits.tables_max),
+        (
+            "elements in a table",
+            saturated(needs.max_initial_table_size.unwrap_or(0)),
+            "table_elements_max",
+            limits.table_elements_max,
+        ),
+        (
+            "bytes of memory at its start",
+            saturated(bytes.saturating_mul(WASM_PAGE_BYTES)),
+            "memory_bytes_max",
+            limits.memory_bytes_max,
+        ),
+    ] {
+        ensure!(
+            needed <= max,
+            "it needs {needed} {what}, and its limit {limit} is {max}"
+        );
+    }
+    Ok(())
+}
+
+fn saturated(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 /// The service's invocations are shared out evenly between the cores.

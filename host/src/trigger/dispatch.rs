@@ -90,6 +90,11 @@ async fn run(
     job: Job,
     trust_domain: &str,
 ) -> Result<Option<String>, Failure> {
+    // The attempt's time begins with its turn; how long it may wait for that is the queue's `timeout_ms` too.
+    let turn = version.context.allowance.jobs.clone().acquire_owned();
+    let _turn = turn
+        .await
+        .map_err(|_| Failure::retry("the host is stopping"))?;
     if job.queue.starts_with(EVENTS_PREFIX) {
         let Some(event) = Event::from_delivery(&job) else {
             return Err(Failure::fatal("the delivery names no event"));
@@ -119,7 +124,8 @@ fn invocation(version: &Version, job: &Job, trigger: Trigger) -> Arc<Invocation>
             .trace
             .map_or_else(TraceContext::new_root, TraceContext::child),
         path: Arc::new([version.context.name.clone()]),
-        deadline: Instant::now() + Duration::from_millis(job.timeout_ms),
+        deadline: Instant::now()
+            + Duration::from_millis(job.timeout_ms.min(version.context.limits.job_ms_max)),
     })
 }
 

@@ -6,6 +6,7 @@
 
 use crate::{
     invocation::{Invocation, Trigger},
+    panics::{Panicked, caught},
     problem::Problem,
     service::Version,
     store::{self, StoreState},
@@ -26,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
-use wasmtime::{AsContextMut as _, Store, error::Context as _, format_err};
+use wasmtime::{AsContextMut as _, PoolConcurrencyLimitError, Store, error::Context as _};
 use wasmtime_wasi_http::{
     Error as HttpError, WasiHttpView as _,
     handler::{Prepared, Proxy, Request, Response},
@@ -34,6 +35,9 @@ use wasmtime_wasi_http::{
 
 /// How long an instance may go on after the client of a stream has gone, in milliseconds.
 const ABANDONED_MS_MAX: u64 = 1_000;
+
+/// The limit that is a client's timeout.
+const WALL: &str = "wall_ms_max";
 
 /// How a route bounds the response.
 #[derive(Clone, Copy, Debug)]
@@ -272,7 +276,7 @@ async fn answer(
 
 /// The problem for an error code that the guest returned instead of a response.
 fn guest_error(version: &Version, error: &wasmtime::Error) -> Problem {
-    tracing::warn!(service = %version.context.name, error = %chain(error), "the service answered with an error code");
+    tracing::warn!(service = %version.context.name, error = chain(error), "the service answered with an error code");
     Problem::new(
         StatusCode::BAD_GATEWAY,
         "service-error",
@@ -286,18 +290,18 @@ fn internal(detail: &str) -> Problem {
 
 /// The life of an instance: request after request, until it fails, is worn out or is not needed.
 async fn run_worker(pool: Arc<Pool>, version: Arc<Version>, first: Work) {
-    version.metrics.instances.inc();
+    let _alive = version.metrics.instance();
     let mut work = Some(first);
     while let Some(first) = work {
         work = serve(&pool, &version, first).await;
     }
-    version.metrics.instances.dec();
 }
 
 /// Serves with one instance; answers with work in hand when the instance is worn out and a fresh one must take over.
 async fn serve(pool: &Pool, version: &Arc<Version>, first: Work) -> Option<Work> {
     let mut store = store::new(version, first.invocation.clone());
-    let proxy = match instantiate(version, &mut store, first.invocation.deadline).await {
+    let started = guarded(instantiate(version, &mut store, first.invocation.deadline)).await;
+    let proxy = match started {
         Ok(proxy) => proxy,
         Err(error) => {
             fail(version, &store, &error, first.failed);
@@ -309,20 +313,15 @@ async fn serve(pool: &Pool, version: &Arc<Version>, first: Work) -> Option<Work>
         store.data_mut().begin(work.invocation.clone());
         store.set_epoch_deadline(1);
         let (link, failed) = (work.link.clone(), work.failed);
-        let result = run(
-            &mut store,
-            &proxy,
-            Call {
-                version,
-                request: work.request,
-                head: work.head,
-                link: &link,
-                bounds: work.bounds,
-                deadline: work.invocation.deadline,
-            },
-        )
-        .await;
-        if let Err(error) = result {
+        let call = Call {
+            version,
+            request: work.request,
+            head: work.head,
+            link: &link,
+            bounds: work.bounds,
+            deadline: work.invocation.deadline,
+        };
+        if let Err(error) = guarded(run(&mut store, &proxy, call)).await {
             link.cut.store(true, Relaxed);
             fail(version, &store, &error, failed);
             return None;
@@ -331,6 +330,13 @@ async fn serve(pool: &Pool, version: &Arc<Version>, first: Work) -> Option<Work>
         work = pool.next_work(version.context.limits.idle_ms_max).await?;
     }
     Some(work)
+}
+
+/// Runs `future`; a panic of the host in it is an error that ends the one store that it worked on.
+async fn guarded<T>(future: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
+    caught(future)
+        .await
+        .unwrap_or_else(|panic| Err(panic.into()))
 }
 
 async fn instantiate(
@@ -342,10 +348,10 @@ async fn instantiate(
         .proxy
         .as_ref()
         .context("the component exports no HTTP handler")?;
-    tokio::time::timeout_at(deadline.into(), proxy.instantiate_async(store))
-        .await
-        .map_err(|_| format_err!("starting an instance took longer than the request's deadline"))?
-        .context("starting an instance")
+    match tokio::time::timeout_at(deadline.into(), proxy.instantiate_async(store)).await {
+        Ok(started) => started.context("starting an instance"),
+        Err(_) => Err(Late.into()),
+    }
 }
 
 /// Logs why an invocation failed and tells its client as much as is its business.
@@ -355,17 +361,40 @@ fn fail(
     error: &wasmtime::Error,
     failed: oneshot::Sender<Problem>,
 ) {
-    let state = store.data();
     if error.is::<Abandoned>() {
         tracing::debug!(service = %version.context.name, "the client left before the response's end");
         return;
     }
+    if error.is::<Panicked>() {
+        version.metrics.panics.inc();
+    }
+    let state = store.data();
     let trace = format!("{:032x}", state.invocation.trace.trace_id);
-    let limit = state.budget.exceeded;
-    tracing::error!(service = %version.context.name, trace_id = trace, limit, error = %chain(error), "an invocation failed");
+    let limit = if error.is::<Late>() {
+        Some(WALL)
+    } else {
+        store::limit_of(state, error)
+    };
+    tracing::error!(service = %version.context.name, trace_id = trace, limit, error = chain(error), "an invocation failed");
+    // The client may be gone, or have its response already.
+    let _ = failed.send(told(version, error, limit, &trace));
+}
+
+/// The problem that a client reads of a failed invocation.
+fn told(
+    version: &Version,
+    error: &wasmtime::Error,
+    limit: Option<&'static str>,
+    trace: &str,
+) -> Problem {
     let name = &version.context.name;
-    let problem = match limit {
-        Some("wall_ms_max") => Problem::new(
+    if error.is::<PoolConcurrencyLimitError>() {
+        version.metrics.shed.inc();
+        let detail = "as many instances are alive as [platform] instances_max allows; try again";
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).retry_after(1);
+    }
+    match limit {
+        Some(WALL) => Problem::new(
             StatusCode::GATEWAY_TIMEOUT,
             "deadline-exceeded",
             format!("{name} did not answer in time"),
@@ -377,9 +406,7 @@ fn fail(
         None => internal(&format!(
             "{name} failed and was stopped; the operator finds trace {trace} in the log"
         )),
-    };
-    // The client may be gone, or have its response already.
-    let _ = failed.send(problem);
+    }
 }
 
 /// What [`run`] needs of a [`Work`].
@@ -402,7 +429,7 @@ async fn run(store: &mut Store<StoreState>, proxy: &Proxy, call: Call<'_>) -> wa
         bounds,
         deadline,
     } = call;
-    let result = {
+    {
         let invocation = store.run_concurrent(async |accessor| {
             let prepared = accessor.with(|mut store| {
                 Prepared::new(
@@ -422,11 +449,7 @@ async fn run(store: &mut Store<StoreState>, proxy: &Proxy, call: Call<'_>) -> wa
             result = invocation => result.and_then(|result| result),
             exceeded = watch(version, link, bounds, deadline) => Err(exceeded),
         }
-    };
-    if result.as_ref().is_err_and(|error| error.is::<Late>()) {
-        store.data_mut().budget.exceeded = Some("wall_ms_max");
     }
-    result
 }
 
 /// Resolves when an invocation must be ended from outside: its time is over, or its client has gone.

@@ -223,7 +223,17 @@ async fn publish<T: 'static>(
     new: publisher::NewEvent,
 ) -> Result<String, types::Error> {
     let (lent, trace) = lent(accessor, &new.topic)?;
+    let (service, handover) = accessor.with(|mut access| {
+        let state = access.get();
+        (state.service.clone(), state.handover.clone())
+    });
+    let bytes = new.data.len();
+    let _handed = handover.take(bytes).map_err(types::Error::LimitExceeded)?;
     let event = lent.event(new, trace)?;
+    service
+        .allowance
+        .admit_messages(std::iter::once(bytes))
+        .map_err(types::Error::LimitExceeded)?;
     let id = event.id.clone();
     lent.broker.publish(event).await.map(|()| id).map_err(told)
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     capability::{Boot, Borrower, Capability},
     name::matches,
-    store::StoreState,
+    store::{Handover, StoreState},
     telemetry::chain,
 };
 use serde::{Deserialize, Serialize};
@@ -108,6 +108,7 @@ impl Capability for Queue {
 struct Call {
     context: Arc<crate::store::ServiceContext>,
     invocation: Arc<crate::invocation::Invocation>,
+    handover: Handover,
 }
 
 impl Call {
@@ -117,6 +118,7 @@ impl Call {
             Self {
                 context: state.service.clone(),
                 invocation: state.invocation.clone(),
+                handover: state.handover.clone(),
             }
         })
     }
@@ -241,6 +243,15 @@ async fn add(call: &Call, queue: &str, jobs: Vec<NewJob>) -> Result<Vec<String>,
     check_queue_name(queue).map_err(told)?;
     let lent = call.lent(queue)?;
     lent.grant.allow_produce(queue).map_err(denied)?;
+    let sizes = || jobs.iter().map(|job| job.data.len());
+    let _handed = call
+        .handover
+        .take(sizes().sum())
+        .map_err(types::Error::LimitExceeded)?;
+    call.context
+        .allowance
+        .admit_messages(sizes())
+        .map_err(types::Error::LimitExceeded)?;
     lent.broker.add_many(queue, jobs).await.map_err(told)
 }
 

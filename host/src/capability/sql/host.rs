@@ -10,7 +10,7 @@ use super::{
 use crate::{
     clock,
     invocation::Invocation,
-    store::{ServiceContext, StoreState},
+    store::{Handed, Handover, ServiceContext, StoreState},
 };
 use std::{
     pin::Pin,
@@ -40,6 +40,7 @@ type Streamed = (
 struct Caller {
     context: Arc<ServiceContext>,
     invocation: Arc<Invocation>,
+    handover: Handover,
 }
 
 impl Caller {
@@ -51,6 +52,7 @@ impl Caller {
         Self {
             context: state.service.clone(),
             invocation: state.invocation.clone(),
+            handover: state.handover.clone(),
         }
     }
 
@@ -71,23 +73,34 @@ impl Caller {
         Ok((&lent.database, call))
     }
 
+    /// Counts what the call holds while it waits.
+    fn hold(&self, bytes: usize) -> Result<Handed, Error> {
+        self.handover.take(bytes).map_err(Error::LimitExceeded)
+    }
+
     async fn query(&self, text: String, parameters: Vec<Value>) -> Result<RowSet, Error> {
         let (database, call) = self.database()?;
+        let _handed = self.hold(bytes_of(&text, &parameters))?;
         database.query(call, Statement { text, parameters }).await
     }
 
     async fn execute(&self, text: String, parameters: Vec<Value>) -> Result<u64, Error> {
         let (database, call) = self.database()?;
+        let _handed = self.hold(bytes_of(&text, &parameters))?;
         database.execute(call, Statement { text, parameters }).await
     }
 
     async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<RowSet>, Error> {
         let (database, call) = self.database()?;
+        let sizes = statements.iter();
+        let sizes = sizes.map(|statement| bytes_of(&statement.text, &statement.parameters));
+        let _handed = self.hold(sizes.sum())?;
         database.batch(call, statements).await
     }
 
     async fn stream(&self, text: String, parameters: Vec<Value>) -> Result<RowStream, Error> {
         let (database, call) = self.database()?;
+        let _handed = self.hold(bytes_of(&text, &parameters))?;
         database.stream(call, Statement { text, parameters }).await
     }
 
@@ -106,12 +119,14 @@ struct Within {
 impl Within {
     async fn query(&self, text: String, parameters: Vec<Value>) -> Result<RowSet, Error> {
         let (_, call) = self.caller.database()?;
+        let _handed = self.caller.hold(bytes_of(&text, &parameters))?;
         let statement = Statement { text, parameters };
         self.transaction.query(call, statement).await
     }
 
     async fn execute(&self, text: String, parameters: Vec<Value>) -> Result<u64, Error> {
         let (_, call) = self.caller.database()?;
+        let _handed = self.caller.hold(bytes_of(&text, &parameters))?;
         let statement = Statement { text, parameters };
         self.transaction.execute(call, statement).await
     }
@@ -121,7 +136,10 @@ impl Within {
         context
             .check("queue", &job.queue)
             .map_err(Error::AccessDenied)?;
-        self.announce(self.caller.lent()?.announcer.job(job)?).await
+        let announcer = &self.caller.lent()?.announcer;
+        announcer.check_room(&job.queue).await?;
+        let bytes = job.data.len();
+        self.announce(announcer.job(job)?, bytes).await
     }
 
     async fn publish(&self, event: OutboxEvent) -> Result<String, Error> {
@@ -129,12 +147,18 @@ impl Within {
         context
             .check("events", &event.topic)
             .map_err(Error::AccessDenied)?;
-        self.announce(self.caller.lent()?.announcer.event(event)?)
+        let bytes = event.data.len();
+        self.announce(self.caller.lent()?.announcer.event(event)?, bytes)
             .await
     }
 
     /// Adds to the outbox and answers the id.
-    async fn announce(&self, content: Content) -> Result<String, Error> {
+    async fn announce(&self, content: Content, data_bytes: usize) -> Result<String, Error> {
+        let _handed = self.caller.hold(data_bytes)?;
+        let allowance = &self.caller.context.allowance;
+        allowance
+            .admit_messages(std::iter::once(data_bytes))
+            .map_err(Error::LimitExceeded)?;
         let (id, trace) = (content.id().to_owned(), self.caller.invocation.trace);
         self.transaction
             .announce(content, trace, clock::now_ms())
@@ -146,6 +170,21 @@ impl Within {
         self.caller.lent()?;
         self.transaction.commit().await
     }
+}
+
+/// Bytes that a statement keeps while it waits for its turn.
+fn bytes_of(text: &str, parameters: &[Value]) -> usize {
+    let held = |value: &Value| match value {
+        Value::Text(text) | Value::Json(text) | Value::Uuid(text) => text.len(),
+        Value::Blob(bytes) => bytes.len(),
+        Value::Null
+        | Value::Boolean(_)
+        | Value::Integer(_)
+        | Value::Real(_)
+        | Value::Timestamp(_) => 0,
+    };
+    let own = std::mem::size_of_val(parameters);
+    text.len() + own + parameters.iter().map(held).sum::<usize>()
 }
 
 fn open<U: 'static>(

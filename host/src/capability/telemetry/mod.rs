@@ -7,18 +7,11 @@ mod stdio;
 use super::{Boot, Borrower, Capability, queue::Broker};
 use crate::{
     clock,
-    name::ServiceName,
     store::{ServiceContext, StoreState},
     telemetry::Metrics,
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, AtomicU32, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use wasmtime::{
     Result,
     component::{Accessor, HasSelf, Linker},
@@ -36,8 +29,6 @@ wasmtime::component::bindgen!({
 
 use exprsn::telemetry::{logging, metrics, service};
 
-/// Bytes of one log message that are kept.
-const MESSAGE_BYTES_MAX: usize = 8 << 10;
 /// Fields of one log record that are kept.
 const FIELDS_MAX: usize = 32;
 
@@ -73,32 +64,11 @@ pub struct Lent {
     /// None where the service uses neither queue nor events nor cache.
     broker: Option<Arc<Broker>>,
     health_max: Duration,
-    rate: LogRate,
 }
 
 impl std::fmt::Debug for Lent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lent").field("rate", &self.rate).finish_non_exhaustive()
-    }
-}
-
-/// A count of log records in the present second.
-#[derive(Debug, Default)]
-struct LogRate {
-    second: AtomicI64,
-    count: AtomicU32,
-}
-
-impl LogRate {
-    /// Whether one more record at `now_s` is within `max`; says once a second that records are dropped.
-    fn admit(&self, service: &ServiceName, now_s: i64, max: u32) -> bool {
-        if self.second.swap(now_s, Relaxed) != now_s {
-            let before = self.count.swap(0, Relaxed);
-            if before > max {
-                tracing::warn!(%service, dropped = before - max, "log records were dropped: over log_records_per_second_max");
-            }
-        }
-        self.count.fetch_add(1, Relaxed) < max
+        f.debug_struct("Lent").finish_non_exhaustive()
     }
 }
 
@@ -128,7 +98,6 @@ impl Capability for Telemetry {
             metrics: self.metrics.clone(),
             broker: uses_broker.then(|| self.broker.clone()),
             health_max: self.health_max,
-            rate: LogRate::default(),
         })
     }
 }
@@ -161,16 +130,19 @@ fn write_record(state: &StoreState, level: logging::Level, message: &str, fields
 
 impl logging::Host for StoreState {
     fn log(&mut self, level: logging::Level, mut message: String, mut fields: Vec<(String, String)>) -> Result<()> {
-        let max = self.service.limits.log_records_per_second_max;
-        let admitted = lent(&self.service).is_some_and(|lent| lent.rate.admit(&self.service.name, clock::now_s(), max));
-        if !admitted {
+        if lent(&self.service).is_none() {
             return Ok(());
         }
-        shorten(&mut message, MESSAGE_BYTES_MAX);
+        let bytes_max = self.service.limits.log_record_bytes_max;
+        shorten(&mut message, bytes_max);
         fields.truncate(FIELDS_MAX);
         let fields: serde_json::Map<_, _> = fields.into_iter().map(|(name, value)| (name, value.into())).collect();
         let mut fields = serde_json::Value::Object(fields).to_string();
-        shorten(&mut fields, MESSAGE_BYTES_MAX);
+        shorten(&mut fields, bytes_max);
+        let bytes = message.len() + fields.len();
+        if !self.service.allowance.admit_record(&self.service.name, clock::now_s(), bytes) {
+            return Ok(());
+        }
         write_record(self, level, &message, &fields);
         Ok(())
     }
@@ -178,15 +150,17 @@ impl logging::Host for StoreState {
 
 impl metrics::Host for StoreState {
     fn counter_add(&mut self, name: String, by: u64, attributes: Vec<(String, String)>) -> Result<()> {
+        let (service, max) = (&self.service.name, self.service.limits.metric_series_max);
         if let Some(lent) = lent(&self.service) {
-            lent.metrics.guest_count(&self.service.name, &name, by, &attributes);
+            lent.metrics.guest_count(service, max, &name, by, &attributes);
         }
         Ok(())
     }
 
     fn histogram_record(&mut self, name: String, value: f64, attributes: Vec<(String, String)>) -> Result<()> {
+        let (service, max) = (&self.service.name, self.service.limits.metric_series_max);
         if let Some(lent) = lent(&self.service) {
-            lent.metrics.guest_observe(&self.service.name, &name, value, &attributes);
+            lent.metrics.guest_observe(service, max, &name, value, &attributes);
         }
         Ok(())
     }
@@ -222,10 +196,11 @@ impl<T: Send + 'static> service::HostWithStore<T> for HasSelf<StoreState> {
 }
 
 /// WASI's baseline for a store: no directory, environment, argument or socket; output goes to the log.
-pub fn baseline(service: &ServiceName) -> WasiCtx {
+pub fn baseline(service: &Arc<ServiceContext>, random_bytes_max: u64) -> WasiCtx {
     WasiCtx::builder()
         .stdout(stdio::LogStream::new(service.clone(), "stdout"))
         .stderr(stdio::LogStream::new(service.clone(), "stderr"))
+        .max_random_size(random_bytes_max)
         .allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false)
@@ -235,13 +210,6 @@ pub fn baseline(service: &ServiceName) -> WasiCtx {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn log_rate_starts_anew_each_second() {
-        let (rate, service) = (LogRate::default(), ServiceName::parse("a").unwrap());
-        let admitted = |second| (0..5).filter(|_| rate.admit(&service, second, 3)).count();
-        assert_eq!((admitted(1), admitted(2)), (3, 3));
-    }
 
     #[test]
     fn long_messages_are_cut_between_characters() {

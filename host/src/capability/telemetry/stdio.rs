@@ -1,6 +1,6 @@
 //! A guest's stdout and stderr as lines of the service's log.
 
-use crate::name::ServiceName;
+use crate::{clock, store::ServiceContext};
 use std::{
     io,
     pin::Pin,
@@ -16,13 +16,13 @@ const LINE_BYTES_MAX: usize = 8 << 10;
 /// Where a guest's output goes.
 #[derive(Clone)]
 pub struct LogStream {
-    service: ServiceName,
+    service: Arc<ServiceContext>,
     stream: &'static str,
     line: Arc<Mutex<Vec<u8>>>,
 }
 
 impl LogStream {
-    pub fn new(service: ServiceName, stream: &'static str) -> Self {
+    pub fn new(service: Arc<ServiceContext>, stream: &'static str) -> Self {
         Self { service, stream, line: Arc::default() }
     }
 
@@ -30,13 +30,23 @@ impl LogStream {
         let mut line = self.line.lock().expect("no holder of this lock panics");
         for byte in bytes {
             if *byte == b'\n' || line.len() >= LINE_BYTES_MAX {
-                let text = String::from_utf8_lossy(&line);
-                tracing::info!(target: "guest", service = %self.service, stream = self.stream, message = ?text);
+                self.write_line(&line);
                 line.clear();
             }
             if *byte != b'\n' {
                 line.push(*byte);
             }
+        }
+    }
+}
+
+impl LogStream {
+    /// A line counts as a log record does.
+    fn write_line(&self, line: &[u8]) {
+        let ServiceContext { name, allowance, .. } = &*self.service;
+        if allowance.admit_record(name, clock::now_s(), line.len()) {
+            let text = String::from_utf8_lossy(line);
+            tracing::info!(target: "guest", service = %name, stream = self.stream, message = ?text);
         }
     }
 }
