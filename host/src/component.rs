@@ -29,6 +29,11 @@ pub use signature::{SIGNATURE_SECTION, Signer, SigningKey, is_key};
 /// Largest component file, in bytes.
 pub const COMPONENT_BYTES_MAX: u64 = 128 << 20;
 
+/// Largest machine code that the compiling process may return, in bytes.
+const CODE_BYTES_MAX: u64 = 512 << 20;
+/// How far the compiling process steps back from processors that others want: 19 is furthest.
+const COMPILE_NICENESS: i32 = 15;
+
 /// Interfaces that std always imports, linked with nothing behind them, and the types of HTTP.
 const BASELINE: &[&str] = &[
     "wasi:cli/",
@@ -342,7 +347,9 @@ async fn compile_in_child(file: &ComponentFile, config: &PlatformConfig) -> Resu
         .spawn()
         .context("starting the compiling process")?;
     let mut input = child.stdin.take().expect("stdin is piped");
-    let mut output = child.stdout.take().expect("stdout is piped");
+    let output = child.stdout.take().expect("stdout is piped");
+    // One more than is allowed, to know more from all.
+    let mut output = output.take(CODE_BYTES_MAX + 1);
     let mut errors = child.stderr.take().expect("stderr is piped");
     let (mut code, mut message) = (Vec::new(), String::new());
     let feed = async {
@@ -350,12 +357,18 @@ async fn compile_in_child(file: &ComponentFile, config: &PlatformConfig) -> Resu
         let _ = input.write_all(&file.bytes).await;
         drop(input);
     };
-    let (_, read, _) = tokio::join!(
-        feed,
-        output.read_to_end(&mut code),
-        errors.read_to_string(&mut message)
-    );
+    let receive = async {
+        let read = output.read_to_end(&mut code).await;
+        // A child that has more to say than it may finds the pipe closed.
+        drop(output);
+        read
+    };
+    let (_, read, _) = tokio::join!(feed, receive, errors.read_to_string(&mut message));
     read.context("reading the compiled code")?;
+    ensure!(
+        code.len() as u64 <= CODE_BYTES_MAX,
+        "its machine code has more than {CODE_BYTES_MAX} bytes"
+    );
     let status = child
         .wait()
         .await
@@ -390,6 +403,9 @@ pub fn compile_stdin_to_stdout(memory_bytes_max: u64, cpu_s_max: u64) -> Result<
     bound(Resource::As, memory_bytes_max)?;
     bound(Resource::Cpu, cpu_s_max)?;
     bound(Resource::Core, 0)?;
+    // Requests go before compilation, which may take all processors there are.
+    rustix::process::setpriority_process(None, COMPILE_NICENESS)
+        .context("lowering the compiling process's priority")?;
     let mut bytes = Vec::new();
     std::io::stdin()
         .take(COMPONENT_BYTES_MAX)

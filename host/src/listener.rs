@@ -9,6 +9,7 @@ use crate::{
     manifest::{Access, Route, RouteMatch},
     mesh::{self, Mesh},
     name::ServiceName,
+    panics::{Panicked, caught},
     problem::Problem,
     service::{Service, State, Version},
     trigger::http::{self as pool, Bounds},
@@ -137,7 +138,10 @@ pub async fn accept(
         let (service, mesh) = (service.clone(), mesh.clone());
         let respond = hyper::service::service_fn(move |request| {
             let (service, mesh) = (service.clone(), mesh.clone());
-            async move { Ok::<_, Infallible>(from_client(&mesh, &service, request, peer.ip()).await) }
+            async move {
+                let answered = caught(from_client(&mesh, &service, request, peer.ip())).await;
+                Ok::<_, Infallible>(answered.unwrap_or_else(|panic| failed(&service, &panic)))
+            }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
@@ -161,6 +165,16 @@ pub async fn accept(
         });
     }
     graceful.shutdown().await;
+}
+
+/// The answer where the host itself failed.
+fn failed(service: &Service, panic: &Panicked) -> Response {
+    tracing::error!(service = %service.name, error = %panic, "a request failed");
+    if let Some(version) = service.live() {
+        version.metrics.panics.inc();
+    }
+    let detail = "the host failed; the operator finds why in the log";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "host-failed", detail).into_response()
 }
 
 /// A client's request: who it is, then in.
@@ -222,6 +236,13 @@ fn incoming(body: Incoming) -> wasmtime_wasi_http::WasiBody {
 /// Gives the request an absolute URI from its authority (absolute form, HTTP/2) or Host header, which must not differ.
 fn absolute(request: http::Request<Incoming>) -> Result<http::Request<Incoming>, Problem> {
     let (mut parts, body) = request.into_parts();
+    let framed = |name| parts.headers.contains_key(name);
+    if framed(header::TRANSFER_ENCODING) && framed(header::CONTENT_LENGTH) {
+        return Err(bad_request(
+            "the request has both Content-Length and Transfer-Encoding, which could mean two things",
+        )
+        .with_header(header::CONNECTION, "close"));
+    }
     let host = parts
         .headers
         .get(header::HOST)

@@ -248,11 +248,13 @@ impl Platform {
         authority.answer_with(&config.service);
         authority.write_operator_token(clock::now_s())?;
         let broker = queue::Broker::open(&options.data, &background, &configs.queue)?;
+        let metrics = Metrics::new();
+        broker.measure(&metrics);
         let boot = Boot {
             data: options.data.clone(),
             config: Arc::new(config.platform.clone()),
             background,
-            metrics: Metrics::new(),
+            metrics,
             library: authority.library().clone(),
             authority: authority.clone(),
             broker: broker.clone(),

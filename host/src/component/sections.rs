@@ -2,8 +2,14 @@
 
 use super::signature::{self, SIGNATURE_SECTION, Signer};
 use crate::manifest::{MANIFEST_SECTION, MIGRATIONS_SECTION};
-use wasmparser::{Parser, Payload};
+use wasmparser::{CustomSectionReader, Parser, Payload};
 use wasmtime::{Result, ensure, error::Context as _, format_err};
+
+/// Largest manifest and migrations that a component may carry, in bytes.
+const MANIFEST_BYTES_MAX: usize = 256 << 10;
+const MIGRATIONS_BYTES_MAX: usize = 16 << 20;
+/// Imports and exports of a component.
+const NAMES_MAX: usize = 1_000;
 
 /// The sections of a component at its outermost level.
 #[derive(Default)]
@@ -80,23 +86,31 @@ impl Sections {
                     self.manifest.is_none(),
                     "it has two `{MANIFEST_SECTION}` sections"
                 );
-                self.manifest = Some(text(section.data(), MANIFEST_SECTION)?);
+                self.manifest = Some(text(&section, MANIFEST_BYTES_MAX)?);
             }
             Payload::CustomSection(section) if section.name() == MIGRATIONS_SECTION => {
                 ensure!(
                     self.migrations.is_none(),
                     "it has two `{MIGRATIONS_SECTION}` sections"
                 );
-                self.migrations = Some(text(section.data(), MIGRATIONS_SECTION)?);
+                self.migrations = Some(text(&section, MIGRATIONS_BYTES_MAX)?);
             }
             Payload::ComponentImportSection(imports) => {
                 for import in imports {
+                    ensure!(
+                        self.imports.len() < NAMES_MAX,
+                        "it has more than {NAMES_MAX} imports"
+                    );
                     self.imports
                         .push(import.context("reading imports")?.name.name.to_owned());
                 }
             }
             Payload::ComponentExportSection(exports) => {
                 for export in exports {
+                    ensure!(
+                        self.exports.len() < NAMES_MAX,
+                        "it has more than {NAMES_MAX} exports"
+                    );
                     self.exports
                         .push(export.context("reading exports")?.name.name.to_owned());
                 }
@@ -107,8 +121,14 @@ impl Sections {
     }
 }
 
-fn text(data: &[u8], section: &str) -> Result<String> {
-    let text = std::str::from_utf8(data)
-        .with_context(|| format!("its `{section}` section is not UTF-8"))?;
+fn text(section: &CustomSectionReader<'_>, bytes_max: usize) -> Result<String> {
+    let (name, data) = (section.name(), section.data());
+    ensure!(
+        data.len() <= bytes_max,
+        "its `{name}` section has {} bytes, and {bytes_max} are allowed",
+        data.len()
+    );
+    let text =
+        std::str::from_utf8(data).with_context(|| format!("its `{name}` section is not UTF-8"))?;
     Ok(text.to_owned())
 }

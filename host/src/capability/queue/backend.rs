@@ -3,7 +3,7 @@
 use super::job::{Claim, Counts, Job, NewJob, Outcome, Settings, State};
 use crate::{capability::events::Event, name::ServiceName, sqlite};
 use futures::future::BoxFuture;
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// Why the broker did not do what it was asked to. Nothing of it has taken effect.
 #[derive(Debug)]
@@ -54,6 +54,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Message {
     Job { queue: String, job: NewJob },
     Event(Event),
+}
+
+/// What became of a batch of messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Queues that got jobs.
+    pub queues: Vec<String>,
+    /// Events that subscribers missed because their queues are full.
+    pub missed: BTreeMap<ServiceName, u64>,
 }
 
 /// A request for jobs.
@@ -114,15 +123,16 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
         now_ms: i64,
     ) -> BoxFuture<'_, Result<()>>;
 
-    /// Delivers messages; one whose id is held or was held recently is skipped. Answers the queues that got jobs.
+    /// Delivers messages; one whose id is held or was held recently is skipped.
     ///
-    /// With `pending_max` it fails where a subscriber's queue holds that many; without, what was promised is delivered.
+    /// Jobs are delivered whatever their queue holds: they were promised. An event is missed by a subscriber whose queue
+    /// holds `pending_max`, so that one that does not keep up harms neither publishers nor other subscribers.
     fn deliver(
         &self,
         batch: Vec<Message>,
-        pending_max: Option<u64>,
+        pending_max: u64,
         now_ms: i64,
-    ) -> BoxFuture<'_, Result<Vec<String>>>;
+    ) -> BoxFuture<'_, Result<Delivered>>;
 
     /// Sets the defaults of a queue, creating it where absent.
     fn declare(&self, queue: &str, settings: Settings) -> BoxFuture<'_, Result<()>>;

@@ -1,7 +1,7 @@
 //! The broker: a backend with limits before it, signals to those who wait for jobs, and upkeep by the clock.
 
 use super::{
-    backend::{Backend, Error, Message, Recurrence, Result, Subscription, Take, Taken},
+    backend::{Backend, Delivered, Error, Message, Recurrence, Result, Subscription, Take, Taken},
     check::{check_event, check_job, check_queue_name},
     dispatch::{Consumer, JobHandler, QueueSpec},
     job::{ATTEMPTS_MAX, Claim, Counts, EVENTS_PREFIX, Job, NewJob, Outcome, State},
@@ -10,9 +10,15 @@ use super::{
     sqlite::SqliteBackend,
     upkeep,
 };
-use crate::{capability::events::Event, clock::now_ms, manifest, name::ServiceName};
+use crate::{
+    capability::events::Event, clock::now_ms, manifest, name::ServiceName, telemetry::Metrics,
+};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -33,6 +39,14 @@ pub struct Broker {
     signals: Mutex<HashMap<String, watch::Sender<()>>>,
     /// Which service worked last on a queue here.
     workers: Mutex<BTreeMap<String, ServiceName>>,
+    /// Queues that were seen to hold `pending_max`.
+    full: Mutex<BTreeSet<String>>,
+    missed: Family<MissedLabel, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MissedLabel {
+    service: String,
 }
 
 /// A queue for whoever watches the platform.
@@ -62,6 +76,8 @@ impl Broker {
             background: background.clone(),
             signals: Mutex::default(),
             workers: Mutex::default(),
+            full: Mutex::default(),
+            missed: Family::default(),
         });
         background.spawn(upkeep::run(Arc::downgrade(&broker)));
         broker
@@ -122,24 +138,69 @@ impl Broker {
             event.subject.as_deref(),
             &event.data,
         )?;
-        let touched = self
-            .backend
-            .deliver(
-                vec![Message::Event(event)],
-                Some(self.config.pending_max),
-                now_ms(),
-            )
-            .await?;
-        touched.iter().for_each(|queue| self.signal(queue));
+        self.deliver(vec![Message::Event(event)]).await.map(drop)
+    }
+
+    /// Delivers what a committed transaction promised, each message once per id. Jobs are not refused here, because the
+    /// promise is given: where a queue has become full, the next promise is, by [`Broker::check_room`].
+    pub async fn relay(&self, batch: Vec<Message>) -> Result<()> {
+        let queues = self.deliver(batch).await?;
+        for queue in queues {
+            if !queue.starts_with(EVENTS_PREFIX) && self.is_full(&queue).await? {
+                self.full().insert(queue);
+            }
+        }
         Ok(())
     }
 
-    /// Delivers what a committed transaction promised, each message once per id. Not bounded by `pending_max`: the
-    /// promise is given, and what is not taken here would stay in the outbox.
-    pub async fn relay(&self, batch: Vec<Message>) -> Result<()> {
-        let touched = self.backend.deliver(batch, None, now_ms()).await?;
-        touched.iter().for_each(|queue| self.signal(queue));
+    /// Whether a transaction may promise a job to `queue`. A queue that was not seen full is not asked about.
+    pub async fn check_room(&self, queue: &str) -> Result<()> {
+        if !self.full().contains(queue) {
+            return Ok(());
+        }
+        if self.is_full(queue).await? {
+            let max = self.config.pending_max;
+            return Err(Error::LimitExceeded(format!(
+                "queue `{queue}` holds as many jobs to be done as pending_max allows, which is {max}"
+            )));
+        }
+        self.full().remove(queue);
         Ok(())
+    }
+
+    async fn is_full(&self, queue: &str) -> Result<bool> {
+        Ok(self.backend.counts(queue).await?.pending() >= self.config.pending_max)
+    }
+
+    /// Delivers a batch and tells who waits for it; answers the queues that got jobs.
+    async fn deliver(&self, batch: Vec<Message>) -> Result<Vec<String>> {
+        let pending_max = self.config.pending_max;
+        let Delivered { queues, missed } =
+            self.backend.deliver(batch, pending_max, now_ms()).await?;
+        queues.iter().for_each(|queue| self.signal(queue));
+        for (service, events) in missed {
+            self.missed
+                .get_or_create(&MissedLabel {
+                    service: service.to_string(),
+                })
+                .inc_by(events);
+        }
+        Ok(queues)
+    }
+
+    /// Has the broker's counters among the host's metrics.
+    pub fn measure(&self, metrics: &Metrics) {
+        metrics.register(|registry| {
+            registry.register(
+                "events_missed",
+                "Events that a subscriber missed because it was pending_max behind",
+                self.missed.clone(),
+            );
+        });
+    }
+
+    fn full(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.full.lock().expect("no holder of this lock panics")
     }
 
     /// Makes the manifest's subscriptions those of `service`, durably: events reach it also when it was stopped.

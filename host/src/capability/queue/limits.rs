@@ -12,7 +12,8 @@ pub struct Config {
     pub event_bytes_max: usize,
     /// Jobs added by one call.
     pub batch_max: usize,
-    /// Jobs of one queue that wait, with those delayed; one more is refused. Relays of committed transactions are not.
+    /// Jobs of one queue that wait, with those delayed; one more is refused, and so is a transaction's promise of one. A
+    /// subscriber that is so many deliveries behind misses further events.
     pub pending_max: u64,
     /// Times that a job's lease may expire before the job fails: it may be what kills its worker.
     pub stalled_max: u32,

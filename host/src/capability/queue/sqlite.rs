@@ -10,7 +10,7 @@ mod table;
 mod upkeep;
 
 use super::{
-    backend::{Backend, Error, Message, NextDue, Recurrence, Result, Subscription, Take, Taken},
+    backend::{Backend, Delivered, Error, Message, NextDue, Recurrence, Result, Subscription, Take, Taken},
     job::{Claim, Counts, Job, NewJob, Outcome, Settings, State},
     limits::Config,
 };
@@ -115,9 +115,9 @@ impl Backend for SqliteBackend {
     fn deliver(
         &self,
         batch: Vec<Message>,
-        pending_max: Option<u64>,
+        pending_max: u64,
         now_ms: i64,
-    ) -> BoxFuture<'_, Result<Vec<String>>> {
+    ) -> BoxFuture<'_, Result<Delivered>> {
         self.write(move |connection, sequence| {
             add::deliver(connection, sequence, &batch, pending_max, now_ms)
         })

@@ -40,6 +40,11 @@ impl Announcer {
         }
     }
 
+    /// Whether `queue` takes another job that is promised now.
+    pub async fn check_room(&self, queue: &str) -> Result<(), Error> {
+        self.broker.check_room(queue).await.map_err(refused)
+    }
+
     /// A job for a queue that the grants name.
     pub fn job(&self, wish: OutboxJob) -> Result<Content, Error> {
         check_queue_name(&wish.queue).map_err(refused)?;
@@ -93,6 +98,10 @@ fn new_id() -> String {
 fn refused(error: queue::Error) -> Error {
     match error {
         queue::Error::LimitExceeded(text) => Error::LimitExceeded(text),
+        queue::Error::Database(_) => {
+            tracing::error!(error = crate::telemetry::chain(&error.into()), "the broker failed");
+            Error::Unavailable("queues cannot be reached now".to_owned())
+        }
         error => Error::Invalid(error.to_string()),
     }
 }

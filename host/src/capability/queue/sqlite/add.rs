@@ -7,7 +7,7 @@ use crate::{
     capability::{
         events::{Event, delivery_queue},
         queue::{
-            backend::{Error, Message, Result, Subscription},
+            backend::{Delivered, Error, Message, Result, Subscription},
             job::NewJob,
         },
     },
@@ -125,14 +125,14 @@ impl Queues<'_> {
     }
 }
 
-/// Delivers messages, each once per id; answers the queues that got jobs.
+/// Delivers messages, each once per id. A subscriber whose queue holds `pending_max` misses the event; nobody else does.
 pub(super) fn deliver(
     connection: &Connection,
     sequence: &Sequence,
     batch: &[Message],
-    pending_max: Option<u64>,
+    pending_max: u64,
     now_ms: i64,
-) -> Result<Vec<String>> {
+) -> Result<Delivered> {
     let subscriptions = match batch
         .iter()
         .any(|message| matches!(message, Message::Event(_)))
@@ -144,6 +144,7 @@ pub(super) fn deliver(
         connection,
         found: BTreeMap::new(),
     };
+    let mut missed = BTreeMap::new();
     for message in batch {
         match message {
             Message::Job { queue, job } => {
@@ -154,34 +155,35 @@ pub(super) fn deliver(
             }
             Message::Event(event) => {
                 if record(connection, event)? {
-                    fan_out(
-                        connection,
-                        sequence,
-                        &mut queues,
-                        &subscriptions,
-                        event,
-                        pending_max,
-                    )?;
+                    for service in fan_out(sequence, &mut queues, &subscriptions, event, pending_max)? {
+                        *missed.entry(service).or_default() += 1;
+                    }
                 }
             }
         }
     }
-    queues.finish()
+    Ok(Delivered {
+        queues: queues.finish()?,
+        missed,
+    })
 }
 
-/// Adds a delivery for each service that subscribes to the event's topic, however many of its subscriptions match.
+/// Adds a delivery for each service that subscribes to the event's topic, however many of its subscriptions match;
+/// answers those whose queue is full.
 fn fan_out(
-    connection: &Connection,
     sequence: &Sequence,
     queues: &mut Queues<'_>,
     subscriptions: &[Subscription],
     event: &Event,
-    pending_max: Option<u64>,
-) -> Result<()> {
+    pending_max: u64,
+) -> Result<Vec<ServiceName>> {
+    let connection = queues.connection;
+    let mut full = Vec::new();
     for (service, attempts) in subscribers(subscriptions, &event.topic) {
         let (queue, delta) = queues.get(&delivery_queue(service))?;
-        if let Some(pending_max) = pending_max {
-            ensure_room(queue, 1, pending_max)?;
+        if ensure_room(queue, 1, pending_max).is_err() {
+            full.push(service.clone());
+            continue;
         }
         insert(
             connection,
@@ -193,7 +195,7 @@ fn fan_out(
             delta,
         )?;
     }
-    Ok(())
+    Ok(full)
 }
 
 /// Services that subscribe to `topic`, with the attempts of their most specific subscription.

@@ -72,7 +72,7 @@ impl Bed {
                 job: new(id),
             })
             .collect();
-        self.backend.deliver(batch, None, T0).await.unwrap();
+        self.backend.deliver(batch, 1_000, T0).await.unwrap();
     }
 
     async fn take_at(&self, count: usize, now_ms: i64) -> Taken {
@@ -731,7 +731,7 @@ fn event(id: &str, topic: &str) -> Event {
 impl Bed {
     async fn publish(&self, event: Event) {
         self.backend
-            .deliver(vec![Message::Event(event)], Some(1_000), T0)
+            .deliver(vec![Message::Event(event)], 1_000, T0)
             .await
             .unwrap();
     }
@@ -816,22 +816,23 @@ async fn subscriptions_last_until_the_manifest_drops_them() {
 }
 
 #[tokio::test]
-async fn a_full_subscriber_refuses_a_publisher_but_not_a_relay() {
+async fn a_full_subscriber_misses_events_and_harms_neither_publisher_nor_others() {
     let bed = Bed::new();
     bed.subscribe("exprsn-pulse", &[("*", 3)]).await;
     bed.publish(event("1", "a")).await;
-    let refused = bed
+    bed.subscribe("exprsn-herald", &[("*", 3)]).await;
+    let delivered = bed
         .backend
-        .deliver(vec![Message::Event(event("2", "a"))], Some(1), T0)
-        .await;
-    assert!(
-        matches!(refused, Err(Error::LimitExceeded(text)) if text.contains("`events:exprsn-pulse`"))
-    );
-    bed.backend
-        .deliver(vec![Message::Event(event("2", "a"))], None, T0)
+        .deliver(vec![Message::Event(event("2", "a"))], 1, T0)
         .await
         .unwrap();
-    assert_eq!(bed.deliveries("exprsn-pulse").await.len(), 2);
+    assert_eq!(delivered.queues, ["events:exprsn-herald"]);
+    assert_eq!(delivered.missed.into_iter().collect::<Vec<_>>(), [(service("exprsn-pulse"), 1)]);
+    assert_eq!(bed.deliveries("exprsn-pulse").await.len(), 1);
+    assert_eq!(bed.deliveries("exprsn-herald").await.len(), 1);
+    // The event is known all the same: published again, it is delivered to nobody.
+    bed.publish(event("2", "a")).await;
+    assert_eq!(bed.deliveries("exprsn-herald").await.len(), 1);
 }
 
 #[tokio::test]
