@@ -31,7 +31,8 @@ pub struct Allowance {
 impl Allowance {
     /// The whole of it.
     pub fn new(limits: &Limits) -> Self {
-        let permits = |count: usize| Arc::new(Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS)));
+        let permits =
+            |count: usize| Arc::new(Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS)));
         Self {
             calls: permits(limits.calls_max),
             jobs: permits(limits.jobs_max),
@@ -44,7 +45,9 @@ impl Allowance {
 
     /// Whether messages with as many bytes of data each may be added or published now; the error names the limit.
     pub fn admit_messages(&self, sizes: impl Iterator<Item = usize>) -> Result<(), String> {
-        let units = sizes.fold(0, |sum: u64, bytes| sum.saturating_add(1 + (bytes / MESSAGE_UNIT_BYTES) as u64));
+        let units = sizes.fold(0, |sum: u64, bytes| {
+            sum.saturating_add(1 + (bytes / MESSAGE_UNIT_BYTES) as u64)
+        });
         if self.messages.take(units, Instant::now()) {
             return Ok(());
         }
@@ -92,7 +95,9 @@ impl Bucket {
                 .saturating_add(units.saturating_mul(self.ns_per_unit));
             (full_at_ns <= now_ns || next - now_ns <= Self::SECOND_NS).then_some(next)
         };
-        self.full_at_ns.fetch_update(Relaxed, Relaxed, taken).is_ok()
+        self.full_at_ns
+            .fetch_update(Relaxed, Relaxed, taken)
+            .is_ok()
     }
 }
 
@@ -143,7 +148,10 @@ mod tests {
         let bucket = Bucket::new(10);
         let at = |ms| bucket.begun + Duration::from_millis(ms);
         let taken = |ms| (0..100).filter(|_| bucket.take(1, at(ms))).count();
-        assert_eq!((taken(0), taken(0), taken(500), taken(10_000)), (10, 0, 5, 10));
+        assert_eq!(
+            (taken(0), taken(0), taken(500), taken(10_000)),
+            (10, 0, 5, 10)
+        );
     }
 
     #[test]

@@ -235,7 +235,10 @@ impl Limits {
     ) -> Result<Self, String> {
         let hosts = toml::Table::try_from(Self::layered(&[host])?)
             .map_err(|error| format!("[limits]: {error}"))?;
-        for (key, value) in asked.iter().filter(|(key, _)| !operators.contains_key(*key)) {
+        for (key, value) in asked
+            .iter()
+            .filter(|(key, _)| !operators.contains_key(*key))
+        {
             let (Some(asked), Some(allowed)) = (
                 value.as_integer(),
                 hosts.get(key).and_then(toml::Value::as_integer),

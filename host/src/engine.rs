@@ -63,7 +63,8 @@ impl Sizes {
 
     /// Each as often as a manifest may ask for it.
     pub fn times(self, factor: u64) -> Self {
-        let times = |size: usize| size.saturating_mul(usize::try_from(factor).unwrap_or(usize::MAX));
+        let times =
+            |size: usize| size.saturating_mul(usize::try_from(factor).unwrap_or(usize::MAX));
         Self {
             memory_bytes_max: times(self.memory_bytes_max).min(MEMORY_RESERVATION_BYTES as usize),
             memories_max: times(self.memories_max),

@@ -236,13 +236,6 @@ fn incoming(body: Incoming) -> wasmtime_wasi_http::WasiBody {
 /// Gives the request an absolute URI from its authority (absolute form, HTTP/2) or Host header, which must not differ.
 fn absolute(request: http::Request<Incoming>) -> Result<http::Request<Incoming>, Problem> {
     let (mut parts, body) = request.into_parts();
-    let framed = |name| parts.headers.contains_key(name);
-    if framed(header::TRANSFER_ENCODING) && framed(header::CONTENT_LENGTH) {
-        return Err(bad_request(
-            "the request has both Content-Length and Transfer-Encoding, which could mean two things",
-        )
-        .with_header(header::CONNECTION, "close"));
-    }
     let host = parts
         .headers
         .get(header::HOST)

@@ -2,7 +2,7 @@
 
 use crate::{
     allowance::Allowance, capability::Lent, config::Limits, invocation::Invocation, mesh::Hooks,
-    name::ServiceName, withheld::InForce,
+    name::ServiceName, trigger::turn::running_for, withheld::InForce,
 };
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 use wasmtime::{
     ResourceLimiter, Store, Trap, UpdateDeadline,
@@ -61,6 +61,9 @@ pub struct StoreState {
 /// Table entries of wasmtime's own for each handle that a guest may hold: tasks, waitables and both ends of streams.
 const ENTRIES_PER_HANDLE: usize = 4;
 
+/// What is counted when the epoch ticks.
+const TICK: Duration = Duration::from_millis(crate::engine::EPOCH_TICK_MS);
+
 /// Random bytes that one call may ask for.
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
 
@@ -72,9 +75,9 @@ pub struct Budget {
     core_instances_max: usize,
     memories_max: usize,
     tables_max: usize,
-    /// Epoch ticks that this invocation has computed through, and how many it may.
-    pub(crate) ticks: u64,
-    pub(crate) ticks_max: u64,
+    /// How long this invocation has computed, and how long it may.
+    pub(crate) computed: Duration,
+    pub(crate) computing_max: Duration,
     /// The first limit that was hit, for the error's text.
     pub(crate) exceeded: Option<&'static str>,
 }
@@ -87,18 +90,15 @@ impl Budget {
             core_instances_max: limits.core_instances_max,
             memories_max: limits.memories_max,
             tables_max: limits.tables_max,
-            ticks: 0,
-            ticks_max: limits
-                .cpu_ms_max
-                .div_ceil(crate::engine::EPOCH_TICK_MS)
-                .max(1),
+            computed: Duration::ZERO,
+            computing_max: Duration::from_millis(limits.cpu_ms_max),
             exceeded: None,
         }
     }
 
     /// Starts an invocation with an unspent budget of time.
     pub(crate) fn renew(&mut self) {
-        self.ticks = 0;
+        self.computed = Duration::ZERO;
         self.exceeded = None;
     }
 }
@@ -151,7 +151,10 @@ impl ResourceLimiter for Budget {
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        tracing::debug!(error = crate::telemetry::chain(&error), "a memory did not grow");
+        tracing::debug!(
+            error = crate::telemetry::chain(&error),
+            "a memory did not grow"
+        );
         self.memory_bytes.undo();
         Ok(())
     }
@@ -170,7 +173,10 @@ impl ResourceLimiter for Budget {
     }
 
     fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        tracing::debug!(error = crate::telemetry::chain(&error), "a table did not grow");
+        tracing::debug!(
+            error = crate::telemetry::chain(&error),
+            "a table did not grow"
+        );
         self.table_elements.undo();
         Ok(())
     }
@@ -208,13 +214,19 @@ pub fn limit_of(state: &StoreState, error: &wasmtime::Error) -> Option<&'static 
     if error.downcast_ref() == Some(&Trap::StackOverflow) {
         return Some("stack_bytes_max");
     }
-    if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(ResourceTableError::Full))) {
+    if error
+        .chain()
+        .any(|cause| matches!(cause.downcast_ref(), Some(ResourceTableError::Full)))
+    {
         return Some("resources_max");
     }
     // These have no public type.
     let told = |text: &str| error.chain().any(|cause| cause.to_string().contains(text));
     for (text, limit) in [
-        ("fuel allocated for hostcalls has been exhausted", "hostcall_bytes_max"),
+        (
+            "fuel allocated for hostcalls has been exhausted",
+            "hostcall_bytes_max",
+        ),
         ("store handle limit exceeded", "resources_max"),
         ("instance count too high", "core_instances_max"),
         ("memory count too high", "memories_max"),
@@ -335,13 +347,19 @@ pub fn new(version: &crate::service::Version, invocation: Arc<Invocation>) -> St
     store.limiter(|state| &mut state.budget);
     store.epoch_deadline_callback(|mut context| {
         let budget = &mut context.data_mut().budget;
-        budget.ticks += 1;
-        if budget.ticks > budget.ticks_max {
+        // The epoch goes on while an instance waits, so a tick that finds it just resumed is none of its computing; and
+        // no more than a tick counts, because the rest was this thread's wait for a processor.
+        budget.computed += running_for().unwrap_or(TICK).min(TICK);
+        if budget.computed > budget.computing_max {
             budget.exceeded = Some("cpu_ms_max");
             return Err(Exceeded("cpu_ms_max").into());
         }
-        // Others on this core get their turn between ticks.
-        Ok(UpdateDeadline::Yield(1))
+        // Others on this core get their turn between ticks, what the network has for it included: a plain yield would
+        // come back before the network is asked.
+        Ok(UpdateDeadline::YieldCustom(
+            1,
+            Box::pin(tokio::task::yield_now()),
+        ))
     });
     store.set_epoch_deadline(1);
     store

@@ -9,12 +9,12 @@ use crate::{
     config::{LogFormat, PlatformConfig},
     name::ServiceName,
 };
+use guests::Guests;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
-use guests::Guests;
 use std::{
     io::IsTerminal as _,
     sync::{Arc, Mutex},
@@ -237,7 +237,10 @@ impl Metrics {
         attributes: &[(String, String)],
     ) {
         let registry = &self.registry;
-        if let Some(counter) = self.guests.counter(registry, service, series_max, (name, attributes)) {
+        if let Some(counter) =
+            self.guests
+                .counter(registry, service, series_max, (name, attributes))
+        {
             counter.inc_by(by);
         }
     }
@@ -252,7 +255,10 @@ impl Metrics {
         attributes: &[(String, String)],
     ) {
         let registry = &self.registry;
-        if let Some(histogram) = self.guests.histogram(registry, service, series_max, (name, attributes)) {
+        if let Some(histogram) =
+            self.guests
+                .histogram(registry, service, series_max, (name, attributes))
+        {
             histogram.observe(value);
         }
     }

@@ -4,10 +4,12 @@ pub mod dispatch;
 pub mod event;
 pub mod http;
 pub mod job;
+pub mod turn;
 
 use crate::{
     capability::queue::Failure,
     invocation::{Invocation, Trigger},
+    mesh,
     panics::{Panicked, caught},
     service::Version,
     store::{self, StoreState},
@@ -26,9 +28,10 @@ async fn run_fresh<R>(
     let started = Instant::now();
     let mut store = store::new(version, invocation.clone());
     let _alive = version.metrics.instance();
+    let turns = version.pools[mesh::current_core()].turns();
     let called = caught(tokio::time::timeout_at(
         invocation.deadline.into(),
-        call(&mut store),
+        turns.run(call(&mut store)),
     ))
     .await;
     let result = match called {
@@ -76,3 +79,6 @@ impl std::fmt::Display for Late {
 }
 
 impl std::error::Error for Late {}
+
+#[cfg(test)]
+mod tests;

@@ -368,8 +368,18 @@ fn require(component: &Component, limits: &Limits) -> Result<()> {
     };
     let bytes = needs.max_initial_memory_size.unwrap_or(0);
     for (what, needed, limit, max) in [
-        ("memories", needs.num_memories as usize, "memories_max", limits.memories_max),
-        ("tables", needs.num_tables as usize, "tables_max", limits.tables_max),
+        (
+            "memories",
+            needs.num_memories as usize,
+            "memories_max",
+            limits.memories_max,
+        ),
+        (
+            "tables",
+            needs.num_tables as usize,
+            "tables_max",
+            limits.tables_max,
+        ),
         (
             "elements in a table",
             saturated(needs.max_initial_table_size.unwrap_or(0)),

@@ -4,6 +4,7 @@
 //! exhausted limit therefore ends one request and nothing else. Reusing instances between requests keeps most of the
 //! speed that handling several at once would give (TOOLCHAIN.md: 21,900 against 23,000 requests/s).
 
+use super::turn::Turns;
 use crate::{
     invocation::{Invocation, Trigger},
     panics::{Panicked, caught},
@@ -77,6 +78,24 @@ pub struct Pool {
     waiting: AtomicUsize,
     waiting_max: usize,
     waiting_max_time: Duration,
+    turns: Arc<Turns>,
+}
+
+/// One that waits for its turn, until dropped: also when its client gives up.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    /// None where as many wait as may.
+    fn join(count: &'a AtomicUsize, max: usize) -> Option<Self> {
+        let waiting = Self(count);
+        (count.fetch_add(1, Relaxed) < max).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -95,7 +114,13 @@ impl Pool {
             waiting: AtomicUsize::new(0),
             waiting_max,
             waiting_max_time: Duration::from_millis(waiting_ms_max),
+            turns: Arc::default(),
         })
+    }
+
+    /// What the instances on this pool's core run in.
+    pub(super) fn turns(&self) -> &Arc<Turns> {
+        &self.turns
     }
 
     /// Lets idle instances go, and keeps none from now on.
@@ -124,17 +149,15 @@ impl Pool {
             version.metrics.shed.inc();
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).retry_after(1)
         };
-        if self.waiting.fetch_add(1, Relaxed) >= self.waiting_max {
-            self.waiting.fetch_sub(1, Relaxed);
+        let Some(_waiting) = Waiting::join(&self.waiting, self.waiting_max) else {
             return Err(busy(format!(
                 "{} is busy and its queue is full; try again",
                 version.context.name
             )));
-        }
+        };
         let patience = deadline.min(Instant::now() + self.waiting_max_time);
         let permit =
             tokio::time::timeout_at(patience.into(), self.permits.clone().acquire_owned()).await;
-        self.waiting.fetch_sub(1, Relaxed);
         match permit {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(busy(format!(
@@ -300,7 +323,9 @@ async fn run_worker(pool: Arc<Pool>, version: Arc<Version>, first: Work) {
 /// Serves with one instance; answers with work in hand when the instance is worn out and a fresh one must take over.
 async fn serve(pool: &Pool, version: &Arc<Version>, first: Work) -> Option<Work> {
     let mut store = store::new(version, first.invocation.clone());
-    let started = guarded(instantiate(version, &mut store, first.invocation.deadline)).await;
+    let deadline = first.invocation.deadline;
+    let starting = instantiate(version, &mut store, deadline);
+    let started = guarded(pool.turns.run(starting)).await;
     let proxy = match started {
         Ok(proxy) => proxy,
         Err(error) => {
@@ -321,7 +346,7 @@ async fn serve(pool: &Pool, version: &Arc<Version>, first: Work) -> Option<Work>
             bounds: work.bounds,
             deadline: work.invocation.deadline,
         };
-        if let Err(error) = guarded(run(&mut store, &proxy, call)).await {
+        if let Err(error) = guarded(pool.turns.run(run(&mut store, &proxy, call))).await {
             link.cut.store(true, Relaxed);
             fail(version, &store, &error, failed);
             return None;

@@ -5,6 +5,7 @@
 mod harness;
 
 mod admission;
+mod adversaries;
 mod auth;
 mod ca;
 mod cache;
@@ -16,7 +17,6 @@ mod fanout;
 mod grants;
 mod herald;
 mod http;
-mod isolation;
 mod nexus;
 mod platform;
 mod pulse;
