@@ -112,7 +112,8 @@ impl Default for PlatformConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// The component's file, relative to the folder of components.
+    /// The component's file, relative to the folder of components; none for a service that was installed.
+    #[serde(default)]
     pub component: String,
     /// False keeps it configured without running it.
     #[serde(default = "enabled")]

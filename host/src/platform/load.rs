@@ -5,7 +5,7 @@ use crate::{
     ca::{Candidate, ComponentCertificate, Decided},
     capability::{Boot, Borrower, Capabilities, Grants},
     component::{Cache, ComponentFile},
-    config::{Config, Limits, ServiceConfig},
+    config::{Config, Limits, PlatformConfig, ServiceConfig},
     cores::Cores,
     engine,
     library::Library,
@@ -37,6 +37,9 @@ use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _, handler::ProxyPre};
 /// Components compiled at once: each takes a core and much memory.
 const COMPILATIONS_MAX: usize = 2;
 
+/// What platform.toml says of a service that was installed.
+static NOTHING: LazyLock<ServiceConfig> = LazyLock::new(ServiceConfig::default);
+
 /// The components of all services that run.
 pub type Files = Vec<ComponentFile>;
 
@@ -44,6 +47,10 @@ pub type Files = Vec<ComponentFile>;
 pub async fn read_all(config: &Config, folder: &Path) -> Result<Files> {
     let mut files = Vec::new();
     for (name, service) in &config.service {
+        // A section without a component is about one that was installed.
+        if service.component.is_empty() {
+            continue;
+        }
         let path = folder.join(&service.component);
         let mut file = tokio::task::spawn_blocking(move || ComponentFile::read(&path))
             .await
@@ -78,28 +85,38 @@ fn approve(file: &ComponentFile, service: &ServiceConfig) -> Result<Approved> {
     })
 }
 
-/// The address of each service; two services on one port are an error.
-pub fn addresses(config: &Config, files: &Files) -> Result<BTreeMap<ServiceName, SocketAddr>> {
-    let mut addresses: BTreeMap<ServiceName, SocketAddr> = BTreeMap::new();
-    for file in files {
-        let name = &file.manifest.name;
-        let port = file
-            .manifest
-            .port
-            .checked_add(config.platform.port_offset)
-            .ok_or_else(|| {
-                format_err!(
-                    "{name}: port {} plus [platform] port_offset is beyond 65535",
-                    file.manifest.port
-                )
-            })?;
-        let address = SocketAddr::new(config.platform.listen, port);
-        if let Some((other, _)) = addresses.iter().find(|(_, taken)| **taken == address) {
-            bail!("{name} and {other} both want port {port}");
-        }
-        addresses.insert(name.clone(), address);
+/// The address of a service beside those that have their `placed`. Two services on one port, a port that somebody else
+/// listens on, and a circle of calls or dependencies are errors.
+pub fn place(
+    config: &Config,
+    manifest: &Manifest,
+    placed: &[(super::restore::Planned, SocketAddr)],
+) -> Result<SocketAddr> {
+    let name = &manifest.name;
+    let address = address(&config.platform, manifest)?;
+    if let Some((other, _)) = placed.iter().find(|(_, taken)| *taken == address) {
+        let other = &other.file.manifest.name;
+        bail!("{name} and {other} both want port {}", address.port());
     }
-    Ok(addresses)
+    let others = placed.iter().map(|(other, _)| &other.file.manifest);
+    let all: Vec<&Manifest> = others.chain([manifest]).collect();
+    refuse_call_cycles(&all)?;
+    super::start_order_of(&all)?;
+    crate::listener::probe(address, name)?;
+    Ok(address)
+}
+
+/// The address that a manifest's port stands for.
+pub fn address(config: &PlatformConfig, manifest: &Manifest) -> Result<SocketAddr> {
+    let port = config.port_offset.checked_add(manifest.port);
+    let port = port.ok_or_else(|| {
+        format_err!(
+            "{}: port {} plus [platform] port_offset is beyond 65535",
+            manifest.name,
+            manifest.port
+        )
+    })?;
+    Ok(SocketAddr::new(config.listen, port))
 }
 
 /// Refuses services whose declared calls form a circle. A gateway, which calls anything for its users, is left out.
@@ -141,11 +158,12 @@ impl Loader {
         boot: Boot,
         (capabilities, mesh): (Capabilities, Arc<Mesh>),
         cores: Arc<Cores>,
-        files: &Files,
+        files: &[&ComponentFile],
     ) -> Result<Self> {
         let (mut memory, mut tables) = (0, 0);
         for file in files {
-            let limits = limits(&config.limits, file, &config.service[&file.manifest.name])?;
+            let service = config.service.get(&file.manifest.name);
+            let limits = limits(&config.limits, file, service.unwrap_or(&NOTHING))?;
             memory = memory.max(limits.memory_bytes_max);
             tables = tables.max(limits.table_elements_max);
         }
@@ -235,7 +253,6 @@ impl Loader {
 
     /// What platform.toml says of a service; nothing of one that was installed.
     fn configured(&self, name: &ServiceName) -> &ServiceConfig {
-        static NOTHING: LazyLock<ServiceConfig> = LazyLock::new(ServiceConfig::default);
         self.services.get(name).unwrap_or(&NOTHING)
     }
 
