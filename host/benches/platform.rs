@@ -4,6 +4,7 @@
 //! absolute figures. Subjects that are compared take turns, several rounds of them, and medians are printed.
 
 mod broker;
+mod change;
 #[path = "../tests/all/harness.rs"]
 #[allow(dead_code, reason = "the tests use all of it")]
 mod harness;
@@ -27,6 +28,7 @@ struct Effort {
 }
 
 /// A line of the table.
+#[derive(Clone)]
 struct Row {
     work: &'static str,
     subject: &'static str,
@@ -64,6 +66,8 @@ fn main() {
         value: figure.value,
         peer: None,
     }));
+    progress("change");
+    rows.extend(change::measure());
     progress("fan-out");
     rows.push(fan_out(&effort));
     progress("cold start");

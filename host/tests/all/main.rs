@@ -26,5 +26,6 @@ mod setup;
 mod specification;
 mod sql;
 mod start;
+mod swap;
 mod telemetry;
 mod timeline;
