@@ -19,9 +19,7 @@ const SWAPS: usize = 41;
 
 /// All rows of this kind.
 pub fn measure() -> Vec<Row> {
-    let mut rows = checks().to_vec();
-    rows.extend(swaps());
-    rows
+    checks().into_iter().chain(swaps()).collect()
 }
 
 fn row(work: &'static str, subject: &'static str, unit: &'static str, value: f64) -> Row {

@@ -28,7 +28,6 @@ struct Effort {
 }
 
 /// A line of the table.
-#[derive(Clone)]
 struct Row {
     work: &'static str,
     subject: &'static str,
