@@ -12,6 +12,7 @@ pub mod place;
 mod publisher;
 mod queue;
 mod services;
+mod swap;
 mod token;
 mod up;
 
@@ -57,6 +58,11 @@ enum Command {
     Component(component::ComponentCommand),
     #[command(subcommand)]
     Publisher(publisher::PublisherCommand),
+    Swap(swap::SwapArgs),
+    Rollback(swap::RollbackArgs),
+    #[command(subcommand)]
+    Canary(swap::CanaryCommand),
+    History(swap::HistoryArgs),
     Demo(demo::DemoArgs),
     #[command(hide = true)]
     Compile(compile::CompileArgs),
@@ -117,6 +123,10 @@ impl Command {
             Self::Token(command) => command.run().await,
             Self::Component(command) => command.run().await,
             Self::Publisher(command) => command.run().await,
+            Self::Swap(command) => command.run().await,
+            Self::Rollback(command) => command.run().await,
+            Self::Canary(command) => command.run().await,
+            Self::History(command) => command.run().await,
             Self::Demo(command) => command.run().await,
             Self::Up(_) | Self::Compile(_) => unreachable!("run without a runtime of ours"),
         }
@@ -166,6 +176,11 @@ mod tests {
             "exprsn db status --json",
             "exprsn token issue --subject user:a --permissions read,write",
             "exprsn token validate -",
+            "exprsn swap timeline new.wasm --percent 10 --restart --allow-unsigned --json",
+            "exprsn rollback timeline --json",
+            "exprsn canary promote timeline",
+            "exprsn canary abort timeline --json",
+            "exprsn history timeline --json",
             "exprsn component inspect a.wasm --json",
             "exprsn component sign a.wasm --key k.pem --output b.wasm",
             "exprsn component install a.wasm --yes --allow-unsigned --refuse http --grant queue={produce=[\"a\"]} --json",
