@@ -14,7 +14,6 @@ use crate::{
     config::Config,
     cores::Cores,
     deployments::Deployments,
-    listener,
     manifest::Manifest,
     mesh::Mesh,
     name::ServiceName,
