@@ -21,6 +21,8 @@ pub struct Boot {
     pub metrics: Arc<Metrics>,
     /// Keys, tokens, certificates.
     pub authority: Arc<Authority>,
+    /// The way out of the platform; shared by `http` and `sockets`.
+    pub egress: Arc<crate::mesh::Egress>,
     /// Jobs and events; shared by `queue`, `events` and the outbox of `sql`.
     pub broker: Arc<queue::Broker>,
     /// Component files that the host was given.
@@ -149,6 +151,7 @@ capabilities! {
     http: Http in ["wasi:http/client", "wasi:http/outgoing-handler"],
     platform: Platform in ["exprsn:platform/"],
     queue: Queue in ["exprsn:queue/"],
+    sockets: Sockets in ["exprsn:sockets/"],
     sql: Sql in ["exprsn:sql/"],
     telemetry: Telemetry in ["exprsn:telemetry/"],
 }

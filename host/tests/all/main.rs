@@ -3,6 +3,7 @@
 #![allow(clippy::too_many_lines, reason = "a test reads as one story")]
 
 mod harness;
+mod peer;
 
 mod auth;
 mod ca;
@@ -10,6 +11,7 @@ mod cache;
 mod cli;
 mod config;
 mod coverage;
+mod egress;
 mod events;
 mod fanout;
 mod grants;
@@ -21,6 +23,7 @@ mod platform;
 mod pulse;
 mod queue;
 mod setup;
+mod sockets;
 mod specification;
 mod sql;
 mod start;
