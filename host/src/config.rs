@@ -65,6 +65,8 @@ pub struct PlatformConfig {
     pub swap_p95_floor_ms: u64,
     /// Health checks in a row that a version on watch may fail before it goes.
     pub swap_unhealthy_max: u32,
+    /// A PEM file of certificates that outgoing TLS trusts, beside the public ones; empty is none.
+    pub egress_ca_file: String,
     /// `text` or `json`.
     pub log_format: LogFormat,
     /// A `tracing` filter: `info`, `exprsn=debug`.
@@ -102,6 +104,7 @@ impl Default for PlatformConfig {
             swap_p95_factor: 2.0,
             swap_p95_floor_ms: 50,
             swap_unhealthy_max: 2,
+            egress_ca_file: String::new(),
             log_format: LogFormat::Text,
             log_filter: "info".to_owned(),
         }
@@ -161,6 +164,8 @@ pub struct Limits {
     pub reuse_max: u64,
     /// How long an unused instance is kept.
     pub idle_ms_max: u64,
+    /// Connections to the world outside that are open at once, by HTTP and by TCP.
+    pub egress_connections_max: usize,
     /// Log records in one second; more are dropped and counted.
     pub log_records_per_second_max: u32,
 }
@@ -180,6 +185,7 @@ impl Default for Limits {
             response_bytes_max: 64 << 20,
             reuse_max: 10_000,
             idle_ms_max: 10_000,
+            egress_connections_max: 64,
             log_records_per_second_max: 1_000,
         }
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::too_many_lines, reason = "a test reads as one story")]
 
 mod harness;
+mod peer;
 
 mod admission;
 mod auth;
@@ -11,6 +12,7 @@ mod cache;
 mod cli;
 mod config;
 mod coverage;
+mod egress;
 mod events;
 mod fanout;
 mod grants;
@@ -23,6 +25,7 @@ mod pulse;
 mod queue;
 mod revocation;
 mod setup;
+mod sockets;
 mod specification;
 mod sql;
 mod start;
