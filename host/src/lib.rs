@@ -17,6 +17,7 @@ pub mod listener;
 pub mod manifest;
 pub mod mesh;
 pub mod name;
+pub mod pack;
 pub mod platform;
 pub mod problem;
 pub mod service;
