@@ -2,12 +2,13 @@
 
 pub mod client;
 mod compile;
-mod component;
+pub mod component;
 mod db;
 pub mod deliver;
 pub mod demo;
 mod health;
 pub mod output;
+pub mod pack;
 pub mod place;
 mod publisher;
 mod queue;
@@ -48,6 +49,8 @@ enum Command {
     Up(up::UpArgs),
     Health(health::HealthArgs),
     Services(services::ServicesArgs),
+    #[command(subcommand)]
+    Component(component::ComponentCommand),
     #[command(subcommand)]
     Queue(queue::QueueCommand),
     #[command(subcommand)]
@@ -118,6 +121,7 @@ impl Command {
         match self {
             Self::Health(command) => command.run().await,
             Self::Services(command) => command.run().await,
+            Self::Component(command) => command.run().await,
             Self::Queue(command) => command.run().await,
             Self::Db(command) => command.run().await,
             Self::Token(command) => command.run().await,
@@ -172,6 +176,7 @@ mod tests {
             "exprsn up --services ca,auth --stop-with-stdin",
             "exprsn health --watch --json",
             "exprsn services --json",
+            "exprsn component pack a.wasm --manifest component.toml --migrations migrations -o b.wasm --json",
             "exprsn queue monitor --once",
             "exprsn db status --json",
             "exprsn token issue --subject user:a --permissions read,write",

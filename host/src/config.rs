@@ -39,6 +39,10 @@ pub struct PlatformConfig {
     pub start_ms_max: u64,
     /// Instances alive at once in the whole host.
     pub instances_max: u32,
+    /// Largest `memory_bytes_max` that a service may ask for, in bytes. Address space that is not used costs nothing.
+    pub pool_memory_bytes_max: usize,
+    /// Largest `table_elements_max` that a service may ask for: 8 bytes of address space each, for every table of the pool.
+    pub pool_table_elements_max: usize,
     /// Open connections per listener and core.
     pub connections_max: usize,
     /// How long a client may take to send a request's head, in milliseconds.
@@ -91,6 +95,8 @@ impl Default for PlatformConfig {
             drain_ms_max: 20_000,
             start_ms_max: 60_000,
             instances_max: 2_000,
+            pool_memory_bytes_max: 1 << 30,
+            pool_table_elements_max: 100_000,
             connections_max: 10_000,
             header_read_ms_max: 10_000,
             compile_memory_bytes_max: 4 << 30,

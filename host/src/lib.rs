@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod mesh;
 pub mod name;
 pub mod narrow;
+pub mod pack;
 pub mod platform;
 pub mod problem;
 pub mod service;

@@ -151,7 +151,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Creates the engine, large enough for the services in `files`, and starts its clock.
+    /// Creates the engine and starts its clock. A service in `files` that asks for more than its pool has is an error.
     pub fn new(
         config: &Config,
         options: &super::Options,
@@ -160,14 +160,12 @@ impl Loader {
         cores: Arc<Cores>,
         files: &[&ComponentFile],
     ) -> Result<Self> {
-        let (mut memory, mut tables) = (0, 0);
         for file in files {
             let service = config.service.get(&file.manifest.name);
-            let limits = limits(&config.limits, file, service.unwrap_or(&NOTHING))?;
-            memory = memory.max(limits.memory_bytes_max);
-            tables = tables.max(limits.table_elements_max);
+            let service = service.unwrap_or(&NOTHING);
+            limits((&config.platform, &config.limits), file, service)?;
         }
-        let engine = engine::running(config.platform.instances_max, memory, tables)?;
+        let engine = engine::running(&config.platform)?;
         engine::tick(&engine)?;
         let folder = options
             .cache
@@ -314,7 +312,8 @@ impl Loader {
         pre: &InstancePre<StoreState>,
     ) -> Result<Version> {
         let name = file.manifest.name.clone();
-        let limits = limits(&self.host_limits, &file, service)?;
+        let host = (&*self.boot.config, &self.host_limits);
+        let limits = limits(host, &file, service)?;
         let mut values = file.manifest.config.clone();
         values.extend(service.config.clone());
         let borrower = Borrower {
@@ -360,9 +359,34 @@ impl Loader {
     }
 }
 
-fn limits(host: &toml::Table, file: &ComponentFile, service: &ServiceConfig) -> Result<Limits> {
-    Limits::layered(&[host, &file.manifest.limits, &service.limits])
-        .map_err(|error| format_err!("{}: {error}", file.manifest.name))
+/// The limits of a service, all within what the host's pool has.
+fn limits(
+    (platform, host): (&PlatformConfig, &toml::Table),
+    file: &ComponentFile,
+    service: &ServiceConfig,
+) -> Result<Limits> {
+    let name = &file.manifest.name;
+    let limits = Limits::layered(&[host, &file.manifest.limits, &service.limits])
+        .map_err(|error| format_err!("{name}: {error}"))?;
+    let within = |limit: &str, asked: usize, pool: usize| {
+        ensure!(
+            asked <= pool,
+            "{name} asks for {limit} = {asked}, and this host has at most {pool}: lower it in [service.{name}.limits], or \
+             raise [platform] pool_{limit} in platform.toml and start the host anew"
+        );
+        Ok(())
+    };
+    within(
+        "memory_bytes_max",
+        limits.memory_bytes_max,
+        platform.pool_memory_bytes_max,
+    )?;
+    within(
+        "table_elements_max",
+        limits.table_elements_max,
+        platform.pool_table_elements_max,
+    )?;
+    Ok(limits)
 }
 
 /// The service's invocations are shared out evenly between the cores.
