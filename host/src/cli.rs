@@ -50,8 +50,6 @@ enum Command {
     Health(health::HealthArgs),
     Services(services::ServicesArgs),
     #[command(subcommand)]
-    Component(component::ComponentCommand),
-    #[command(subcommand)]
     Queue(queue::QueueCommand),
     #[command(subcommand)]
     Db(db::DbCommand),
@@ -121,7 +119,6 @@ impl Command {
         match self {
             Self::Health(command) => command.run().await,
             Self::Services(command) => command.run().await,
-            Self::Component(command) => command.run().await,
             Self::Queue(command) => command.run().await,
             Self::Db(command) => command.run().await,
             Self::Token(command) => command.run().await,

@@ -171,6 +171,7 @@ mod tests {
         };
         Migrations {
             files: names.iter().map(file).collect(),
+            schema: None,
         }
     }
 
