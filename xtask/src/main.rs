@@ -15,6 +15,8 @@ mod test;
 mod tidy;
 mod toolchain;
 mod up;
+mod wit;
+mod wit_twins;
 
 use build_components::{Kind, Request};
 use shell::{Failure, Result, red};
@@ -41,7 +43,8 @@ Write services
       --json                 one JSON array on stdout: name, file, bytes, changed, built_after_ms
 
 Look after the repository
-  tidy                       Rules that no other tool checks: module docs, migration names.
+  tidy                       Rules that no other tool checks: module docs, migration names, twins.
+  wit-twins                  Write the synchronous twins of the interfaces in wit/deps/exprsn-*.
   deny                       Licences, sources and known vulnerabilities of the dependencies.
 
 Environment
@@ -82,6 +85,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "build-components" => build_components::build_components(&root, &build_request(rest)?),
         "new" => new::new(&root, rest),
         "tidy" => nothing_more(task, rest).and_then(|()| tidy::tidy(&root)),
+        "wit-twins" => nothing_more(task, rest).and_then(|()| wit_twins::wit_twins(&root)),
         "deny" => nothing_more(task, rest).and_then(|()| deny::deny(&root)),
         other => Err(Failure::new(format!("there is no task {other:?}"))
             .remedy("cargo xtask --help lists them")),
@@ -163,6 +167,7 @@ mod tests {
             "new service",
             "build-components",
             "tidy",
+            "wit-twins",
             "deny",
         ] {
             assert!(

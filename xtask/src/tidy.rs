@@ -27,6 +27,7 @@ pub fn tidy(root: &Path) -> Result<()> {
             );
         }
     }
+    faults.extend(crate::wit_twins::stale(root)?);
     if faults.is_empty() {
         return Ok(());
     }
