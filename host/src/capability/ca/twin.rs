@@ -1,0 +1,53 @@
+//! `exprsn:ca/tokens-sync` and `signer-sync`, the synchronous twins of `tokens` and `signer`.
+
+use super::{
+    Grant,
+    host::{
+        Caller,
+        exprsn::ca::{
+            caller,
+            types::{self, Algorithm, Claims, Error, Verdict},
+        },
+    },
+};
+use crate::{capability::twin, store::StoreState};
+use wasmtime::component::{HasSelf, Linker};
+
+wasmtime::component::bindgen!({
+    path: "../wit/deps/exprsn-ca",
+    world: "exprsn:ca/imports-sync",
+    imports: { default: async | trappable },
+    with: {
+        "exprsn:ca/caller": caller,
+        "exprsn:ca/types": types,
+    },
+});
+
+use exprsn::ca::{signer_sync, tokens_sync};
+
+/// Adds the twins of the interfaces that the grant is for, beside them.
+pub fn link(linker: &mut Linker<StoreState>, grant: &Grant) -> wasmtime::Result<()> {
+    if grant.links_tokens() {
+        tokens_sync::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
+    }
+    if grant.links_signer() {
+        signer_sync::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
+    }
+    Ok(())
+}
+
+twin! {
+    impl tokens_sync::Host for StoreState by |state| Caller::in_store(state) => {
+        fn verify(token: String) -> Result<Verdict, Error>;
+        fn mint(claims: Claims) -> Result<String, Error>;
+        fn revoke(id: String, expires_at: i64) -> Result<(), Error>;
+    }
+}
+
+twin! {
+    impl signer_sync::Host for StoreState by |state| Caller::in_store(state) => {
+        fn sign_jwt(key: String, algorithm: Algorithm, typ: String, claims: String) -> Result<String, Error>;
+        fn public_keys(key: String, algorithm: Algorithm) -> Result<String, Error>;
+        fn hmac(key: String, data: Vec<u8>) -> Result<Vec<u8>, Error>;
+    }
+}
