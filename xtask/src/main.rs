@@ -16,6 +16,7 @@ mod tidy;
 mod toolchain;
 mod up;
 mod wit;
+mod wit_files;
 mod wit_twins;
 
 use build_components::{Kind, Request};
@@ -44,7 +45,8 @@ Write services
 
 Look after the repository
   tidy                       Rules that no other tool checks: module docs, migration names, twins.
-  wit-twins                  Write the synchronous twins of the interfaces in wit/deps/exprsn-*.
+  wit-twins                  Write what follows from wit/: synchronous twins, the list that the host embeds.
+  wit-publish                Make the present interfaces the published ones; refuses to take any back.
   deny                       Licences, sources and known vulnerabilities of the dependencies.
 
 Environment
@@ -85,7 +87,11 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "build-components" => build_components::build_components(&root, &build_request(rest)?),
         "new" => new::new(&root, rest),
         "tidy" => nothing_more(task, rest).and_then(|()| tidy::tidy(&root)),
-        "wit-twins" => nothing_more(task, rest).and_then(|()| wit_twins::wit_twins(&root)),
+        "wit-twins" => nothing_more(task, rest).and_then(|()| {
+            wit_twins::wit_twins(&root)?;
+            wit_files::write_list(&root)
+        }),
+        "wit-publish" => nothing_more(task, rest).and_then(|()| wit_files::wit_publish(&root)),
         "deny" => nothing_more(task, rest).and_then(|()| deny::deny(&root)),
         other => Err(Failure::new(format!("there is no task {other:?}"))
             .remedy("cargo xtask --help lists them")),
@@ -168,6 +174,7 @@ mod tests {
             "build-components",
             "tidy",
             "wit-twins",
+            "wit-publish",
             "deny",
         ] {
             assert!(

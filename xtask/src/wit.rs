@@ -45,7 +45,9 @@ impl Item {
     pub fn mentions(&self, word: &str) -> bool {
         words(&self.head).any(|known| known == word)
             || self.body.as_deref().is_some_and(|body| {
-                let code = body.lines().map(|line| line.split("//").next().unwrap_or(""));
+                let code = body
+                    .lines()
+                    .map(|line| line.split("//").next().unwrap_or(""));
                 code.flat_map(words).any(|known| known == word)
             })
     }

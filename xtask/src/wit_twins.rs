@@ -447,7 +447,9 @@ world imports-sync {
     fn this_repository_has_twins() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let twins = twins(&root).unwrap();
-        let sql = twins.iter().find(|(path, _)| path.ends_with("sql-sync.wit"));
+        let sql = twins
+            .iter()
+            .find(|(path, _)| path.ends_with("sql-sync.wit"));
         let (_, sql) = sql.unwrap();
         assert!(sql.contains("interface database-sync") && !sql.contains(": async func"));
         assert!(!sql.contains("query-stream:") && sql.contains("`query-stream`"));

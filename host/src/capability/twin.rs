@@ -3,20 +3,34 @@
 //! **Invariant:** a twin has no behaviour of its own. Each of its functions asks the caller of its store and calls the
 //! function of the same name, which the async interface calls too.
 
-/// Implements a twin's trait: `by` makes, of the store's state (and a resource), what has the functions listed.
+/// Implements a twin's trait for the state of a store: the closure makes of it what has the functions listed.
 ///
-/// What follows the list is taken as it is.
+/// The second form is for a resource's trait, where the closure is given the resource too; what follows its list belongs
+/// to the trait as it stands.
 macro_rules! twin {
     (
-        impl $host:path for $state_type:ty by |$state:ident $(, $this:ident: $this_type:ty)?| $caller:expr => {
+        $host:path: |$state:ident| $caller:expr => {
+            $(fn $name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*
+        }
+    ) => {
+        impl $host for $crate::store::StoreState {
+            $(async fn $name(&mut self, $($argument: $type),*) -> wasmtime::Result<$answer> {
+                let $state = self;
+                let caller = $caller;
+                Ok(caller.$name($($argument),*).await)
+            })*
+        }
+    };
+    (
+        $host:path: |$state:ident, $this:ident: $resource:ty| $caller:expr => {
             $(fn $name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*
         }
         $($rest:tt)*
     ) => {
-        impl $host for $state_type {
+        impl $host for $crate::store::StoreState {
             $(async fn $name(
                 &mut self,
-                $($this: $this_type,)?
+                $this: $resource,
                 $($argument: $type),*
             ) -> wasmtime::Result<$answer> {
                 let $state = self;

@@ -26,3 +26,4 @@ mod sql;
 mod start;
 mod telemetry;
 mod timeline;
+mod twins;

@@ -4,10 +4,7 @@ use super::{
     Grant,
     host::{
         Caller,
-        exprsn::ca::{
-            caller,
-            types::{self, Algorithm, Claims, Error, Verdict},
-        },
+        exprsn::ca::types::{Algorithm, Claims, Error, Verdict},
     },
 };
 use crate::{capability::twin, store::StoreState};
@@ -18,8 +15,8 @@ wasmtime::component::bindgen!({
     world: "exprsn:ca/imports-sync",
     imports: { default: async | trappable },
     with: {
-        "exprsn:ca/caller": caller,
-        "exprsn:ca/types": types,
+        "exprsn:ca/caller": super::host::exprsn::ca::caller,
+        "exprsn:ca/types": super::host::exprsn::ca::types,
     },
 });
 
@@ -37,7 +34,7 @@ pub fn link(linker: &mut Linker<StoreState>, grant: &Grant) -> wasmtime::Result<
 }
 
 twin! {
-    impl tokens_sync::Host for StoreState by |state| Caller::in_store(state) => {
+    tokens_sync::Host: |store| Caller::in_store(store) => {
         fn verify(token: String) -> Result<Verdict, Error>;
         fn mint(claims: Claims) -> Result<String, Error>;
         fn revoke(id: String, expires_at: i64) -> Result<(), Error>;
@@ -45,7 +42,7 @@ twin! {
 }
 
 twin! {
-    impl signer_sync::Host for StoreState by |state| Caller::in_store(state) => {
+    signer_sync::Host: |store| Caller::in_store(store) => {
         fn sign_jwt(key: String, algorithm: Algorithm, typ: String, claims: String) -> Result<String, Error>;
         fn public_keys(key: String, algorithm: Algorithm) -> Result<String, Error>;
         fn hmac(key: String, data: Vec<u8>) -> Result<Vec<u8>, Error>;

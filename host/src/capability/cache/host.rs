@@ -25,7 +25,7 @@ wasmtime::component::bindgen!({
     imports: { default: trappable },
 });
 
-pub(super) use exprsn::cache::{store, types};
+use exprsn::cache::{store, types};
 
 /// `[capability.cache]`: limits. Each field's name carries its unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]

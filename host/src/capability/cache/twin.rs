@@ -2,7 +2,7 @@
 
 use super::host::{
     Caller,
-    types::{Bucket, Error},
+    exprsn::cache::types::{Bucket, Error},
 };
 use crate::{capability::twin, store::StoreState};
 use wasmtime::component::{HasSelf, Linker};
@@ -11,7 +11,7 @@ wasmtime::component::bindgen!({
     path: "../wit/deps/exprsn-cache",
     world: "exprsn:cache/imports-sync",
     imports: { default: async | trappable },
-    with: { "exprsn:cache/types": super::host::types },
+    with: { "exprsn:cache/types": super::host::exprsn::cache::types },
 });
 
 use exprsn::cache::store_sync;
@@ -22,7 +22,7 @@ pub fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
 }
 
 twin! {
-    impl store_sync::Host for StoreState by |state| Caller::in_store(state) => {
+    store_sync::Host: |store| Caller::in_store(store) => {
         fn get(key: String) -> Result<Option<Vec<u8>>, Error>;
         fn set(key: String, value: Vec<u8>, ttl_ms: Option<u64>) -> Result<(), Error>;
         fn set_if_absent(key: String, value: Vec<u8>, ttl_ms: Option<u64>) -> Result<bool, Error>;

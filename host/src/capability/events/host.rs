@@ -34,9 +34,7 @@ wasmtime::component::bindgen!({
     imports: { default: trappable },
 });
 
-pub(super) use exprsn::events::types;
-
-use exprsn::events::{live, publisher};
+use exprsn::events::{live, publisher, types};
 
 /// `[capability.events]`: limits of live channels; events' own are the broker's, in `[capability.queue]`. Each field's name carries its unit.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]

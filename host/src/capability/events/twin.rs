@@ -2,7 +2,7 @@
 
 use super::host::{
     Caller,
-    types::{Error, NewEvent},
+    exprsn::events::types::{Error, NewEvent},
 };
 use crate::{capability::twin, store::StoreState};
 use wasmtime::component::{HasSelf, Linker};
@@ -11,7 +11,7 @@ wasmtime::component::bindgen!({
     path: "../wit/deps/exprsn-events",
     world: "exprsn:events/imports-sync",
     imports: { default: async | trappable },
-    with: { "exprsn:events/types": super::host::types },
+    with: { "exprsn:events/types": super::host::exprsn::events::types },
 });
 
 use exprsn::events::{live_sync, publisher_sync};
@@ -23,13 +23,13 @@ pub fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
 }
 
 twin! {
-    impl publisher_sync::Host for StoreState by |state| Caller::in_store(state) => {
+    publisher_sync::Host: |store| Caller::in_store(store) => {
         fn publish(event: NewEvent) -> Result<String, Error>;
     }
 }
 
 twin! {
-    impl live_sync::Host for StoreState by |state| Caller::in_store(state) => {
+    live_sync::Host: |store| Caller::in_store(store) => {
         fn broadcast(channel: String, data: String) -> Result<(), Error>;
     }
 }

@@ -26,9 +26,7 @@ wasmtime::component::bindgen!({
     imports: { default: trappable },
 });
 
-pub(super) use exprsn::queue::types;
-
-use exprsn::queue::client;
+use exprsn::queue::{client, types};
 
 /// The `queue` capability.
 pub struct Queue {

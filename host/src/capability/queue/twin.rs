@@ -2,7 +2,7 @@
 
 use super::host::{
     Call,
-    types::{Error, Job, JobCounts, NewJob, Options, State},
+    exprsn::queue::types::{Error, Job, JobCounts, NewJob, Options, State},
 };
 use crate::{capability::twin, store::StoreState};
 use wasmtime::component::{HasSelf, Linker};
@@ -11,7 +11,7 @@ wasmtime::component::bindgen!({
     path: "../wit/deps/exprsn-queue",
     world: "exprsn:queue/imports-sync",
     imports: { default: async | trappable },
-    with: { "exprsn:queue/types": super::host::types },
+    with: { "exprsn:queue/types": super::host::exprsn::queue::types },
 });
 
 use exprsn::queue::client_sync;
@@ -22,7 +22,7 @@ pub fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
 }
 
 twin! {
-    impl client_sync::Host for StoreState by |state| Call::in_store(state) => {
+    client_sync::Host: |store| Call::in_store(store) => {
         fn add(queue: String, name: String, data: String, options: Options) -> Result<String, Error>;
         fn add_many(queue: String, jobs: Vec<NewJob>) -> Result<Vec<String>, Error>;
         fn get(queue: String, id: String) -> Result<Job, Error>;

@@ -13,7 +13,7 @@ wasmtime::component::bindgen!({
     imports: { default: async | trappable },
     with: {
         "exprsn:sql/types": super::exprsn::sql::types,
-        "exprsn:sql/database-sync.transaction": OpenTransaction,
+        "exprsn:sql/database-sync.transaction": super::host::OpenTransaction,
     },
     require_store_data_send: true,
 });
@@ -26,7 +26,7 @@ pub fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
 }
 
 twin! {
-    impl database_sync::Host for StoreState by |state| Caller::in_store(state) => {
+    database_sync::Host: |store| Caller::in_store(store) => {
         fn query(text: String, parameters: Vec<Value>) -> Result<RowSet, Error>;
         fn execute(text: String, parameters: Vec<Value>) -> Result<u64, Error>;
         fn batch(statements: Vec<Statement>) -> Result<Vec<RowSet>, Error>;
@@ -36,7 +36,7 @@ twin! {
 type This = Resource<OpenTransaction>;
 
 twin! {
-    impl database_sync::HostTransaction for StoreState by |state, this: This| Within::in_store(state, &this)? => {
+    database_sync::HostTransaction: |store, this: This| Within::in_store(store, &this)? => {
         fn query(text: String, parameters: Vec<Value>) -> Result<RowSet, Error>;
         fn execute(text: String, parameters: Vec<Value>) -> Result<u64, Error>;
         fn add_job(job: OutboxJob) -> Result<String, Error>;

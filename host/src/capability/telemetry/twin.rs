@@ -23,7 +23,7 @@ pub fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
 }
 
 twin! {
-    impl service_sync::Host for StoreState by |state| state.service.clone() => {
+    service_sync::Host: |store| store.service.clone() => {
         fn status() -> Health;
     }
 }
