@@ -68,6 +68,9 @@ pub trait Capability: Sized + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Lent>> + Send;
 }
 
+mod twin;
+pub(crate) use twin::twin;
+
 macro_rules! capabilities {
     ($($name:ident: $type:ident in [$($package:literal),+]),+ $(,)?) => {
         $(pub mod $name; pub use $name::$type;)+

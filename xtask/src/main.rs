@@ -15,6 +15,9 @@ mod test;
 mod tidy;
 mod toolchain;
 mod up;
+mod wit;
+mod wit_files;
+mod wit_twins;
 
 use build_components::{Kind, Request};
 use shell::{Failure, Result, red};
@@ -41,7 +44,9 @@ Write services
       --json                 one JSON array on stdout: name, file, bytes, changed, built_after_ms
 
 Look after the repository
-  tidy                       Rules that no other tool checks: module docs, migration names.
+  tidy                       Rules that no other tool checks: module docs, migration names, twins.
+  wit-twins                  Write what follows from wit/: synchronous twins, the list that the host embeds.
+  wit-publish                Make the present interfaces the published ones; refuses to take any back.
   deny                       Licences, sources and known vulnerabilities of the dependencies.
 
 Environment
@@ -82,6 +87,11 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "build-components" => build_components::build_components(&root, &build_request(rest)?),
         "new" => new::new(&root, rest),
         "tidy" => nothing_more(task, rest).and_then(|()| tidy::tidy(&root)),
+        "wit-twins" => nothing_more(task, rest).and_then(|()| {
+            wit_twins::wit_twins(&root)?;
+            wit_files::write_list(&root)
+        }),
+        "wit-publish" => nothing_more(task, rest).and_then(|()| wit_files::wit_publish(&root)),
         "deny" => nothing_more(task, rest).and_then(|()| deny::deny(&root)),
         other => Err(Failure::new(format!("there is no task {other:?}"))
             .remedy("cargo xtask --help lists them")),
@@ -163,6 +173,8 @@ mod tests {
             "new service",
             "build-components",
             "tidy",
+            "wit-twins",
+            "wit-publish",
             "deny",
         ] {
             assert!(

@@ -32,3 +32,4 @@ mod start;
 mod swap;
 mod telemetry;
 mod timeline;
+mod twins;
