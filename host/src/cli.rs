@@ -5,7 +5,9 @@ mod compile;
 pub mod component;
 mod db;
 pub mod demo;
+mod dev;
 mod health;
+mod new;
 pub mod output;
 pub mod pack;
 mod place;
@@ -48,6 +50,9 @@ enum Command {
     Services(services::ServicesArgs),
     #[command(subcommand)]
     Component(component::ComponentCommand),
+    #[command(subcommand)]
+    New(new::NewCommand),
+    Dev(dev::DevArgs),
     #[command(subcommand)]
     Queue(queue::QueueCommand),
     #[command(subcommand)]
@@ -110,6 +115,8 @@ impl Command {
             Self::Health(command) => command.run().await,
             Self::Services(command) => command.run().await,
             Self::Component(command) => command.run().await,
+            Self::New(command) => command.run(),
+            Self::Dev(command) => command.run().await,
             Self::Queue(command) => command.run().await,
             Self::Db(command) => command.run().await,
             Self::Token(command) => command.run().await,
@@ -158,6 +165,9 @@ mod tests {
             "exprsn up --services ca,auth --stop-with-stdin",
             "exprsn health --watch --json",
             "exprsn services --json",
+            "exprsn dev src/x --build make --component x.wasm --json --once",
+            "exprsn dev --built a.wasm 15 12",
+            "exprsn new extension notes --language python --port 3040 --into x",
             "exprsn component pack a.wasm --manifest component.toml --migrations migrations -o b.wasm --json",
             "exprsn queue monitor --once",
             "exprsn db status --json",

@@ -221,6 +221,9 @@ impl Loader {
         grants: Grants,
         serial: String,
     ) -> Result<(Arc<Version>, bool)> {
+        let service = self.configured(&file.manifest.name);
+        // Before anything is compiled.
+        limits((&self.boot.config, &self.host_limits), &file, service)?;
         let (component, cached) = {
             let _turn = self
                 .compilations
@@ -235,7 +238,6 @@ impl Loader {
         let pre = linker
             .instantiate_pre(&component)
             .context("linking it to what it was granted")?;
-        let service = self.configured(&file.manifest.name);
         let version = self.assemble(file, service, (grants, serial), &pre).await?;
         Ok((Arc::new(version), cached))
     }
