@@ -6,7 +6,9 @@ pub mod component;
 mod db;
 pub mod deliver;
 pub mod demo;
+mod dev;
 mod health;
+mod new;
 pub mod output;
 pub mod pack;
 pub mod place;
@@ -16,6 +18,7 @@ mod services;
 mod swap;
 mod token;
 mod up;
+mod wit;
 
 use clap::{Parser, Subcommand};
 use output::{EXIT_CODES, Result};
@@ -49,6 +52,10 @@ enum Command {
     Up(up::UpArgs),
     Health(health::HealthArgs),
     Services(services::ServicesArgs),
+    #[command(subcommand)]
+    New(new::NewCommand),
+    Dev(dev::DevArgs),
+    Wit(wit::WitArgs),
     #[command(subcommand)]
     Queue(queue::QueueCommand),
     #[command(subcommand)]
@@ -119,6 +126,9 @@ impl Command {
         match self {
             Self::Health(command) => command.run().await,
             Self::Services(command) => command.run().await,
+            Self::New(command) => command.run(),
+            Self::Dev(command) => command.run().await,
+            Self::Wit(command) => command.run(),
             Self::Queue(command) => command.run().await,
             Self::Db(command) => command.run().await,
             Self::Token(command) => command.run().await,
@@ -173,6 +183,9 @@ mod tests {
             "exprsn up --services ca,auth --stop-with-stdin",
             "exprsn health --watch --json",
             "exprsn services --json",
+            "exprsn dev src/x --build make --component x.wasm --json --once",
+            "exprsn dev --built a.wasm 15 12",
+            "exprsn new extension notes --language python --port 3040 --into x",
             "exprsn component pack a.wasm --manifest component.toml --migrations migrations -o b.wasm --json",
             "exprsn queue monitor --once",
             "exprsn db status --json",

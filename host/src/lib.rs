@@ -28,4 +28,5 @@ pub mod sqlite;
 pub mod store;
 pub mod telemetry;
 pub mod trigger;
+pub mod wit;
 pub mod withheld;

@@ -6,6 +6,7 @@ mod bench;
 mod build_components;
 mod ci_cache;
 mod deny;
+mod dev;
 mod embed;
 mod grants;
 mod manifest;
@@ -31,6 +32,8 @@ Usage: cargo xtask <task> [arguments]
 Run and test
   up [ARGS…]                 Install what is missing, build, and run the platform until Ctrl-C.
                              ARGS go to `exprsn up`: --services ca,auth · --data DIR · --config FILE
+  dev [ARGS…]                The same, and what is saved in components/, migrations/ or wit/ is built and swapped into the
+                             running platform. A build error is shown, and what ran before goes on running.
   test [FILTER]              Everything CI runs: format, tidy, clippy, unit, integration, end to end.
                              With FILTER: only build, then run the host's tests whose names contain it.
   bench [--quick] [--json]   Measure what the README quotes.
@@ -74,7 +77,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         .iter()
         .any(|argument| argument == "--help" || argument == "-h");
     if matches!(task, "help" | "--help" | "-h")
-        || (asks_for_help && task != "up" && task != "bench")
+        || (asks_for_help && task != "up" && task != "dev" && task != "bench")
     {
         print!("{HELP}");
         return Ok(());
@@ -82,6 +85,8 @@ fn dispatch(arguments: &[String]) -> Result<()> {
     let root = shell::root()?;
     match task {
         "up" => up::up(&root, rest),
+        "dev" => dev::dev(&root, rest),
+        dev::WATCH => dev::watch(&root, rest),
         "test" => test::test(&root, at_most_one(task, rest)?),
         "bench" => bench::bench(&root, rest),
         "build-components" => build_components::build_components(&root, &build_request(rest)?),
@@ -168,6 +173,7 @@ mod tests {
     fn help_names_every_task() {
         for task in [
             "up",
+            "dev",
             "test",
             "bench",
             "new service",

@@ -1,4 +1,4 @@
-// Makes component.wasm of bookmarks.js: `npm run build`.
+// Makes component.wasm of index.js: `npm run build`.
 import { componentize } from '@bytecodealliance/componentize-js';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
@@ -9,7 +9,7 @@ await mkdir(`${cache}/wasmtime`, { recursive: true });
 await writeFile(`${cache}/wasmtime/config.toml`, `[cache]\ndirectory = ${JSON.stringify(`${cache}/code`)}\n`);
 
 const { component } = await componentize({
-  sourcePath: 'bookmarks.js',
+  sourcePath: 'index.js',
   witPath: 'wit',
   worldName: 'component',
   env: { XDG_CONFIG_HOME: cache },

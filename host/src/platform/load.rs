@@ -228,6 +228,9 @@ impl Loader {
         serial: String,
     ) -> Result<(Arc<Version>, bool)> {
         approved.restrict(&mut file.manifest);
+        let service = self.configured(&file.manifest.name);
+        // Before anything is compiled.
+        limits((&self.boot.config, &self.host_limits), &file, service)?;
         let (component, cached) = {
             let _turn = self
                 .compilations
@@ -242,7 +245,6 @@ impl Loader {
         let pre = linker
             .instantiate_pre(&component)
             .context("linking it to what it was granted")?;
-        let service = self.configured(&file.manifest.name);
         let version = self
             .assemble(file, service, (approved, serial), &pre)
             .await?;

@@ -636,7 +636,8 @@ fn next_address() -> String {
     )
 }
 
-fn lines(output: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+/// The lines of an output, as they come.
+pub fn lines(output: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {

@@ -1,4 +1,4 @@
-CREATE TABLE bookmarks (
+CREATE TABLE links (
     owner_id TEXT NOT NULL,
     url TEXT NOT NULL,
     title TEXT NOT NULL,

@@ -3,7 +3,7 @@ import { current } from 'exprsn:ca/caller@1.0.0';
 import { execute, query } from 'exprsn:sql/database-sync@1.0.0';
 
 const TITLE_CHARACTERS_MAX = 200;
-const BOOKMARKS_SHOWN = 100n;
+const LINKS_SHOWN = 100n;
 
 addEventListener('fetch', (event) => event.respondWith(answer(event.request)));
 
@@ -20,9 +20,9 @@ async function route(request) {
   switch (`${request.method} ${pathname}`) {
     case 'GET /health':
       return json(200, { status: 'healthy' });
-    case 'GET /api/bookmarks':
+    case 'GET /api/links':
       return json(200, list());
-    case 'POST /api/bookmarks':
+    case 'POST /api/links':
       return json(201, await add(await body(request)));
     default:
       throw new Problem(404, 'there is nothing here');
@@ -31,8 +31,8 @@ async function route(request) {
 
 function list() {
   const found = query(
-    'SELECT url, title, created_at FROM bookmarks WHERE owner_id = $1 ORDER BY created_at DESC, url LIMIT $2',
-    [text(current().caller.subject), integer(BOOKMARKS_SHOWN)],
+    'SELECT url, title, created_at FROM links WHERE owner_id = $1 ORDER BY created_at DESC, url LIMIT $2',
+    [text(current().caller.subject), integer(LINKS_SHOWN)],
   );
   return found.rows.map(([url, title, created]) => ({ url: url.val, title: title.val, createdAt: Number(created.val) }));
 }
@@ -41,13 +41,13 @@ async function add({ url }) {
   if (typeof url !== 'string' || !/^https?:\/\//.test(url)) {
     throw new Problem(422, 'url: an address that begins with http:// or https://');
   }
-  const bookmark = { url, title: await titleOf(url), createdAt: Date.now() };
+  const link = { url, title: await titleOf(url), createdAt: Date.now() };
   execute(
-    `INSERT INTO bookmarks (owner_id, url, title, created_at) VALUES ($1, $2, $3, $4)
+    `INSERT INTO links (owner_id, url, title, created_at) VALUES ($1, $2, $3, $4)
      ON CONFLICT (owner_id, url) DO UPDATE SET title = excluded.title`,
-    [text(current().caller.subject), text(url), text(bookmark.title), integer(bookmark.createdAt)],
+    [text(current().caller.subject), text(url), text(link.title), integer(link.createdAt)],
   );
-  return bookmark;
+  return link;
 }
 
 // Goes to whatever the grant `egress` covers; anything else is refused by the host.
