@@ -43,6 +43,10 @@ pub struct PlatformConfig {
     pub stack_bytes_max: usize,
     /// How many times the host's limit a manifest may ask for; beyond it the operator's word is needed.
     pub asked_limits_factor_max: u64,
+    /// Largest `memory_bytes_max` that a service may ask for, in bytes. Address space that is not used costs nothing.
+    pub pool_memory_bytes_max: usize,
+    /// Largest `table_elements_max` that a service may ask for: 8 bytes of address space each, for every table of the pool.
+    pub pool_table_elements_max: usize,
     /// Open connections per listener and core.
     pub connections_max: usize,
     /// How long a client may take to send a request's head, in milliseconds.
@@ -69,6 +73,8 @@ pub struct PlatformConfig {
     pub swap_p95_floor_ms: u64,
     /// Health checks in a row that a version on watch may fail before it goes.
     pub swap_unhealthy_max: u32,
+    /// A PEM file of certificates that outgoing TLS trusts, beside the public ones; empty is none.
+    pub egress_ca_file: String,
     /// `text` or `json`.
     pub log_format: LogFormat,
     /// A `tracing` filter: `info`, `exprsn=debug`.
@@ -95,6 +101,8 @@ impl Default for PlatformConfig {
             instances_max: 2_000,
             stack_bytes_max: 512 << 10,
             asked_limits_factor_max: 4,
+            pool_memory_bytes_max: 1 << 30,
+            pool_table_elements_max: 100_000,
             connections_max: 10_000,
             header_read_ms_max: 10_000,
             compile_memory_bytes_max: 4 << 30,
@@ -108,6 +116,7 @@ impl Default for PlatformConfig {
             swap_p95_factor: 2.0,
             swap_p95_floor_ms: 50,
             swap_unhealthy_max: 2,
+            egress_ca_file: String::new(),
             log_format: LogFormat::Text,
             log_filter: "info".to_owned(),
         }
@@ -118,7 +127,8 @@ impl Default for PlatformConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// The component's file, relative to the folder of components.
+    /// The component's file, relative to the folder of components; none for a service that was installed.
+    #[serde(default)]
     pub component: String,
     /// False keeps it configured without running it.
     #[serde(default = "enabled")]
@@ -182,6 +192,8 @@ pub struct Limits {
     pub reuse_max: u64,
     /// How long an unused instance is kept.
     pub idle_ms_max: u64,
+    /// Connections to the world outside that are open at once, by HTTP and by TCP.
+    pub egress_connections_max: usize,
     /// Jobs added and events published in one second; each 4 KiB of data begun count as one more.
     pub messages_per_second_max: u32,
     /// Log records in one second; each KiB begun counts as one. More are dropped and counted.
@@ -216,6 +228,7 @@ impl Default for Limits {
             reuse_max: 10_000,
             idle_ms_max: 10_000,
             messages_per_second_max: 10_000,
+            egress_connections_max: 64,
             log_records_per_second_max: 1_000,
             log_record_bytes_max: 8 << 10,
             metric_series_max: 1_000,

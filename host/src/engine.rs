@@ -1,6 +1,6 @@
 //! The wasmtime engine: one for the host, one of the same settings in each process that compiles.
 
-use crate::config::{Limits, PlatformConfig};
+use crate::config::PlatformConfig;
 use std::time::Duration;
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Result,
@@ -13,6 +13,12 @@ pub const EPOCH_TICK_MS: u64 = 10;
 /// Address space reserved for each linear memory, so that bounds checks cost nothing.
 const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
 const MEMORY_GUARD_BYTES: u64 = 32 << 20;
+
+/// Core instances, memories and tables that one component may consist of at most, whatever its service's limits say.
+/// CPython's has 14 instances and two tables, one more instance for each native extension; SpiderMonkey's has four and two.
+const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 128;
+const MEMORIES_PER_COMPONENT_MAX: u32 = 16;
+const TABLES_PER_COMPONENT_MAX: u32 = 80;
 
 /// What the pool holds for each instance that may be alive, on average: most consist of one memory and a few tables.
 const MEMORIES_PER_INSTANCE: u32 = 2;
@@ -39,67 +45,34 @@ pub fn compiling() -> Result<Engine> {
     Engine::new(&settings()).context("creating the compiling engine")
 }
 
-/// What instances of the services may consist of: the largest of their limits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sizes {
-    pub memory_bytes_max: usize,
-    pub memories_max: usize,
-    pub table_elements_max: usize,
-    pub tables_max: usize,
-    pub core_instances_max: usize,
-}
-
-impl Sizes {
-    /// The larger of each.
-    pub fn covering(self, limits: &Limits) -> Self {
-        Self {
-            memory_bytes_max: self.memory_bytes_max.max(limits.memory_bytes_max),
-            memories_max: self.memories_max.max(limits.memories_max),
-            table_elements_max: self.table_elements_max.max(limits.table_elements_max),
-            tables_max: self.tables_max.max(limits.tables_max),
-            core_instances_max: self.core_instances_max.max(limits.core_instances_max),
-        }
-    }
-
-    /// Each as often as a manifest may ask for it.
-    pub fn times(self, factor: u64) -> Self {
-        let times =
-            |size: usize| size.saturating_mul(usize::try_from(factor).unwrap_or(usize::MAX));
-        Self {
-            memory_bytes_max: times(self.memory_bytes_max).min(MEMORY_RESERVATION_BYTES as usize),
-            memories_max: times(self.memories_max),
-            table_elements_max: times(self.table_elements_max),
-            tables_max: times(self.tables_max),
-            core_instances_max: times(self.core_instances_max),
-        }
-    }
-}
-
-/// The engine that runs services, with a pool of `instances_max` instances that consist of no more than `sizes`.
-pub fn running(config: &PlatformConfig, sizes: Sizes) -> Result<Engine> {
-    let count = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-    let instances_max = config.instances_max;
+/// The engine that runs services, with a pool of `instances_max` instances.
+///
+/// The pool is made once, before anybody knows what will be installed, so its ceilings are the operator's. They cost
+/// address space, of which a process has 128 TiB: 4 GiB for each memory whatever its ceiling, 8 bytes for each element of
+/// each table. Pages are the kernel's until they are written to.
+pub fn running(platform: &PlatformConfig) -> Result<Engine> {
+    let instances_max = platform.instances_max;
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(instances_max)
-        .total_core_instances(instances_max.saturating_mul(count(sizes.core_instances_max)))
+        .total_core_instances(instances_max.saturating_mul(CORE_INSTANCES_PER_COMPONENT_MAX))
         .total_memories(instances_max.saturating_mul(MEMORIES_PER_INSTANCE))
         .total_tables(instances_max.saturating_mul(TABLES_PER_INSTANCE))
         .total_stacks(instances_max.saturating_mul(2))
-        .max_core_instances_per_component(count(sizes.core_instances_max))
-        .max_memories_per_component(count(sizes.memories_max))
-        .max_tables_per_component(count(sizes.tables_max))
-        .max_memory_size(sizes.memory_bytes_max)
-        .table_elements(sizes.table_elements_max)
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT_MAX)
+        .max_tables_per_component(TABLES_PER_COMPONENT_MAX)
+        .max_memory_size(platform.pool_memory_bytes_max)
+        .table_elements(platform.pool_table_elements_max)
         .max_unused_warm_slots(instances_max.min(200))
         .linear_memory_keep_resident(256 << 10)
         .table_keep_resident(64 << 10);
-    let mut settings = settings();
-    settings
-        .max_wasm_stack(config.stack_bytes_max)
-        .async_stack_size(config.stack_bytes_max.saturating_add(HOST_STACK_BYTES))
+    let mut config = settings();
+    config
+        .max_wasm_stack(platform.stack_bytes_max)
+        .async_stack_size(platform.stack_bytes_max.saturating_add(HOST_STACK_BYTES))
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    let engine = Engine::new(&settings).context(
-        "creating the engine; if address space is short, lower [platform] instances_max in platform.toml",
+    let engine = Engine::new(&config).context(
+        "creating the engine; if address space is short, lower [platform] instances_max or pool_table_elements_max in platform.toml",
     )?;
     Ok(engine)
 }

@@ -290,7 +290,10 @@ async fn answer(
                 .boxed_unsync()
             }))
         }
-        Ok(Err(error)) => Err(guest_error(version, &error)),
+        // A component of WASI 0.2 that is stopped leaves an error here too; what stopped it is the better answer.
+        Ok(Err(error)) => Err(failure
+            .await
+            .unwrap_or_else(|_| guest_error(version, &error))),
         Err(_) => Err(failure
             .await
             .unwrap_or_else(|_| internal("the service ended unexpectedly"))),
@@ -351,7 +354,7 @@ async fn serve(pool: &Pool, version: &Arc<Version>, first: Work) -> Option<Work>
             fail(version, &store, &error, failed);
             return None;
         }
-        drop(work._permit);
+        drop((failed, work._permit));
         work = pool.next_work(version.context.limits.idle_ms_max).await?;
     }
     Some(work)

@@ -6,7 +6,7 @@ use crate::{
     ca::Authority,
     capability::{Grants, Lent},
     config::{Limits, PlatformConfig},
-    engine::{self, Sizes},
+    engine,
     invocation::{Principal, TraceContext},
     manifest::{Manifest, RouteTable},
     mesh::Mesh,
@@ -68,7 +68,7 @@ impl Bed {
             ..PlatformConfig::default()
         };
         let limits = Limits::default();
-        let engine = engine::running(&config, Sizes::default().covering(&limits)).unwrap();
+        let engine = engine::running(&config).unwrap();
         engine::tick(&engine).unwrap();
         let component = Component::new(&engine, wat::parse_str(HANDLER).unwrap()).unwrap();
         let calls = Arc::new(AtomicUsize::new(0));
@@ -207,7 +207,7 @@ async fn a_panic_in_a_request_is_a_500_that_is_counted_and_the_next_one_gets_a_f
     assert_eq!(bed.counted(), (0, 1));
     // The next one's guest runs to its end, which is to answer nothing: its own fault, and no panic.
     let response = bed.get().await;
-    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
     assert_eq!((bed.calls.load(Relaxed), bed.counted()), (2, (0, 1)));
 }
 

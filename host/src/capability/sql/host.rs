@@ -29,15 +29,15 @@ use wasmtime::{
 pub struct OpenTransaction(Arc<Transaction>);
 
 type Own = HasSelf<StoreState>;
-type Answer<T> = Result<Result<T, Error>>;
+pub(super) type Answer<T> = Result<Result<T, Error>>;
 type Streamed = (
     Vec<String>,
     StreamReader<Row>,
     FutureReader<Result<(), Error>>,
 );
 
-/// The state and the present invocation of the store that calls.
-struct Caller {
+/// The state and the present invocation of the store that calls. Its functions are the interface's and its twin's.
+pub(super) struct Caller {
     context: Arc<ServiceContext>,
     invocation: Arc<Invocation>,
     handover: Handover,
@@ -48,7 +48,7 @@ impl Caller {
         accessor.with(|mut store| Self::in_store(store.get()))
     }
 
-    fn in_store(state: &StoreState) -> Self {
+    pub(super) fn in_store(state: &StoreState) -> Self {
         Self {
             context: state.service.clone(),
             invocation: state.invocation.clone(),
@@ -78,19 +78,19 @@ impl Caller {
         self.handover.take(bytes).map_err(Error::LimitExceeded)
     }
 
-    async fn query(&self, text: String, parameters: Vec<Value>) -> Result<RowSet, Error> {
+    pub(super) async fn query(&self, text: String, parameters: Vec<Value>) -> Result<RowSet, Error> {
         let (database, call) = self.database()?;
         let _handed = self.hold(bytes_of(&text, &parameters))?;
         database.query(call, Statement { text, parameters }).await
     }
 
-    async fn execute(&self, text: String, parameters: Vec<Value>) -> Result<u64, Error> {
+    pub(super) async fn execute(&self, text: String, parameters: Vec<Value>) -> Result<u64, Error> {
         let (database, call) = self.database()?;
         let _handed = self.hold(bytes_of(&text, &parameters))?;
         database.execute(call, Statement { text, parameters }).await
     }
 
-    async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<RowSet>, Error> {
+    pub(super) async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<RowSet>, Error> {
         let (database, call) = self.database()?;
         let sizes = statements.iter();
         let sizes = sizes.map(|statement| bytes_of(&statement.text, &statement.parameters));
@@ -104,34 +104,44 @@ impl Caller {
         database.stream(call, Statement { text, parameters }).await
     }
 
-    async fn begin(&self) -> Result<Transaction, Error> {
+    pub(super) async fn begin(&self) -> Result<Transaction, Error> {
         let (database, call) = self.database()?;
         database.begin(call).await
     }
 }
 
-/// A transaction with the state of the store that calls it.
-struct Within {
+/// A transaction with the state of the store that calls it. Its functions are the resource's and its twin's.
+pub(super) struct Within {
     transaction: Arc<Transaction>,
     caller: Caller,
 }
 
 impl Within {
-    async fn query(&self, text: String, parameters: Vec<Value>) -> Result<RowSet, Error> {
+    pub(super) fn in_store(
+        state: &StoreState,
+        transaction: &Resource<OpenTransaction>,
+    ) -> Result<Self> {
+        Ok(Self {
+            transaction: state.table.get(transaction)?.0.clone(),
+            caller: Caller::in_store(state),
+        })
+    }
+
+    pub(super) async fn query(&self, text: String, parameters: Vec<Value>) -> Result<RowSet, Error> {
         let (_, call) = self.caller.database()?;
         let _handed = self.caller.hold(bytes_of(&text, &parameters))?;
         let statement = Statement { text, parameters };
         self.transaction.query(call, statement).await
     }
 
-    async fn execute(&self, text: String, parameters: Vec<Value>) -> Result<u64, Error> {
+    pub(super) async fn execute(&self, text: String, parameters: Vec<Value>) -> Result<u64, Error> {
         let (_, call) = self.caller.database()?;
         let _handed = self.caller.hold(bytes_of(&text, &parameters))?;
         let statement = Statement { text, parameters };
         self.transaction.execute(call, statement).await
     }
 
-    async fn add_job(&self, job: OutboxJob) -> Result<String, Error> {
+    pub(super) async fn add_job(&self, job: OutboxJob) -> Result<String, Error> {
         let context = &self.caller.context;
         context
             .check("queue", &job.queue)
@@ -142,7 +152,7 @@ impl Within {
         self.announce(announcer.job(job)?, bytes).await
     }
 
-    async fn publish(&self, event: OutboxEvent) -> Result<String, Error> {
+    pub(super) async fn publish(&self, event: OutboxEvent) -> Result<String, Error> {
         let context = &self.caller.context;
         context
             .check("events", &event.topic)
@@ -166,9 +176,13 @@ impl Within {
         Ok(id)
     }
 
-    async fn commit(&self) -> Result<(), Error> {
+    pub(super) async fn commit(&self) -> Result<(), Error> {
         self.caller.lent()?;
         self.transaction.commit().await
+    }
+
+    pub(super) async fn rollback(&self) -> Result<(), Error> {
+        self.transaction.roll_back().await
     }
 }
 
@@ -191,13 +205,7 @@ fn open<U: 'static>(
     accessor: &Accessor<U, Own>,
     transaction: &Resource<OpenTransaction>,
 ) -> Result<Within> {
-    accessor.with(|mut store| {
-        let state = store.get();
-        Ok(Within {
-            transaction: state.table.get(transaction)?.0.clone(),
-            caller: Caller::in_store(state),
-        })
-    })
+    accessor.with(|mut store| Within::in_store(store.get(), transaction))
 }
 
 impl types::Host for StoreState {}
@@ -279,6 +287,15 @@ impl<D> StreamProducer<D> for Rows {
     }
 }
 
+/// Hands a transaction to the guest.
+pub(super) fn opened(
+    state: &mut StoreState,
+    transaction: Transaction,
+) -> Answer<Resource<OpenTransaction>> {
+    let open = OpenTransaction(Arc::new(transaction));
+    Ok(Ok(state.table.push(open)?))
+}
+
 impl HostTransaction for StoreState {
     /// Rolls back what is not committed, once calls under way have ended.
     fn drop(&mut self, transaction: Resource<OpenTransaction>) -> Result<()> {
@@ -290,12 +307,7 @@ impl HostTransaction for StoreState {
 impl<U: Send + 'static> HostTransactionWithStore<U> for Own {
     async fn begin(accessor: &Accessor<U, Self>) -> Answer<Resource<OpenTransaction>> {
         match Caller::of(accessor).begin().await {
-            Ok(transaction) => accessor.with(|mut store| {
-                Ok(Ok(store
-                    .get()
-                    .table
-                    .push(OpenTransaction(Arc::new(transaction)))?))
-            }),
+            Ok(transaction) => accessor.with(|mut store| opened(store.get(), transaction)),
             Err(error) => Ok(Err(error)),
         }
     }
@@ -339,6 +351,6 @@ impl<U: Send + 'static> HostTransactionWithStore<U> for Own {
     }
 
     async fn rollback(accessor: &Accessor<U, Self>, this: Resource<OpenTransaction>) -> Answer<()> {
-        Ok(open(accessor, &this)?.transaction.roll_back().await)
+        Ok(open(accessor, &this)?.rollback().await)
     }
 }

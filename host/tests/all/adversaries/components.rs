@@ -162,7 +162,10 @@ fn components_within_components_do_not_bring_the_host_down() {
     }
     // It may be refused or, since nothing in it does anything, run.
     let told = started_with(&with_manifest(nested), "").unwrap_or_else(|told| told);
-    assert!(told.contains("is live") || told.contains("cannot be"), "{told}");
+    assert!(
+        told.contains("is live") || told.contains("cannot be"),
+        "{told}"
+    );
     assert!(!told.contains("panicked"), "{told}");
 }
 

@@ -49,8 +49,15 @@ fn requests_with_two_lengths_are_refused_and_nothing_is_read_behind_them() {
             "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
         ] {
             let answer = raw("hello", smuggling(headers).as_bytes());
-            assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{headers:?}: {answer}");
-            assert!(answer.contains("connection: close"), "{headers:?}: {answer}");
+            assert_eq!(
+                answer.matches("HTTP/1.1 ").count(),
+                1,
+                "{headers:?}: {answer}"
+            );
+            assert!(
+                answer.contains("connection: close"),
+                "{headers:?}: {answer}"
+            );
         }
     });
 }
