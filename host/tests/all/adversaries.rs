@@ -52,6 +52,14 @@ fn platform() -> &'static Platform {
     })
 }
 
+/// A platform, not started yet, with a guest whose start function loops now and then.
+fn with_bad_starts() -> Platform {
+    Platform::prepare(&Setup {
+        guests: &["hello", "hostile-start"],
+        ..Setup::default()
+    })
+}
+
 /// An answer of the hostile guest that is JSON.
 #[track_caller]
 fn hostile(method: &str, path: &str, body: &Value) -> Value {

@@ -1,6 +1,6 @@
 //! Guests that never come to an end: loops, memory, recursion, bodies, sleep.
 
-use super::{hostile, platform, while_innocents_are_served};
+use super::{hostile, platform, while_innocents_are_served, with_bad_starts};
 use crate::harness::{Platform, Setup, eventually};
 use serde_json::{Value, json};
 use std::{
@@ -85,10 +85,7 @@ fn an_event_whose_receiver_loops_fails_with_its_limit() {
 
 #[test]
 fn a_start_function_that_loops_is_stopped_at_its_cpu_limit() {
-    let platform = Platform::prepare(&Setup {
-        guests: &["hello", "hostile-start"],
-        ..Setup::default()
-    });
+    let platform = with_bad_starts();
     // One start in four loops, that for the health check too.
     eventually("a start got through", || platform.try_restart().ok());
     let statuses: Vec<u16> = (0..60)
