@@ -4,6 +4,7 @@
 //! absolute figures. Subjects that are compared take turns, several rounds of them, and medians are printed.
 
 mod broker;
+mod change;
 #[path = "../tests/all/harness.rs"]
 #[allow(dead_code, reason = "the tests use all of it")]
 mod harness;
@@ -64,6 +65,8 @@ fn main() {
         value: figure.value,
         peer: None,
     }));
+    progress("change");
+    rows.extend(change::measure());
     progress("fan-out");
     rows.push(fan_out(&effort));
     progress("cold start");

@@ -23,6 +23,8 @@ pub struct Boot {
     pub library: Arc<Library>,
     /// Keys, tokens, certificates.
     pub authority: Arc<Authority>,
+    /// The way out of the platform; shared by `http` and `sockets`.
+    pub egress: Arc<crate::mesh::Egress>,
     /// Jobs and events; shared by `queue`, `events` and the outbox of `sql`.
     pub broker: Arc<queue::Broker>,
     /// The platform itself, for those who may change it.
@@ -65,6 +67,9 @@ pub trait Capability: Sized + Send + Sync + 'static {
         grant: &Self::Grant,
     ) -> impl Future<Output = Result<Self::Lent>> + Send;
 }
+
+mod twin;
+pub(crate) use twin::twin;
 
 macro_rules! capabilities {
     ($($name:ident: $type:ident in [$($package:literal),+]),+ $(,)?) => {
@@ -154,6 +159,7 @@ capabilities! {
     http: Http in ["wasi:http/client", "wasi:http/outgoing-handler"],
     platform: Platform in ["exprsn:platform/"],
     queue: Queue in ["exprsn:queue/"],
+    sockets: Sockets in ["exprsn:sockets/"],
     sql: Sql in ["exprsn:sql/"],
     telemetry: Telemetry in ["exprsn:telemetry/"],
 }

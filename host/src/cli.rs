@@ -2,18 +2,23 @@
 
 pub mod client;
 mod compile;
-mod component;
+pub mod component;
 mod db;
 pub mod deliver;
 pub mod demo;
+mod dev;
 mod health;
+mod new;
 pub mod output;
+pub mod pack;
 pub mod place;
 mod publisher;
 mod queue;
 mod services;
+mod swap;
 mod token;
 mod up;
+mod wit;
 
 use clap::{Parser, Subcommand};
 use output::{EXIT_CODES, Result};
@@ -48,6 +53,10 @@ enum Command {
     Health(health::HealthArgs),
     Services(services::ServicesArgs),
     #[command(subcommand)]
+    New(new::NewCommand),
+    Dev(dev::DevArgs),
+    Wit(wit::WitArgs),
+    #[command(subcommand)]
     Queue(queue::QueueCommand),
     #[command(subcommand)]
     Db(db::DbCommand),
@@ -57,6 +66,11 @@ enum Command {
     Component(component::ComponentCommand),
     #[command(subcommand)]
     Publisher(publisher::PublisherCommand),
+    Swap(swap::SwapArgs),
+    Rollback(swap::RollbackArgs),
+    #[command(subcommand)]
+    Canary(swap::CanaryCommand),
+    History(swap::HistoryArgs),
     Demo(demo::DemoArgs),
     #[command(hide = true)]
     Compile(compile::CompileArgs),
@@ -112,11 +126,18 @@ impl Command {
         match self {
             Self::Health(command) => command.run().await,
             Self::Services(command) => command.run().await,
+            Self::New(command) => command.run(),
+            Self::Dev(command) => command.run().await,
+            Self::Wit(command) => command.run(),
             Self::Queue(command) => command.run().await,
             Self::Db(command) => command.run().await,
             Self::Token(command) => command.run().await,
             Self::Component(command) => command.run().await,
             Self::Publisher(command) => command.run().await,
+            Self::Swap(command) => command.run().await,
+            Self::Rollback(command) => command.run().await,
+            Self::Canary(command) => command.run().await,
+            Self::History(command) => command.run().await,
             Self::Demo(command) => command.run().await,
             Self::Up(_) | Self::Compile(_) => unreachable!("run without a runtime of ours"),
         }
@@ -162,10 +183,19 @@ mod tests {
             "exprsn up --services ca,auth --stop-with-stdin",
             "exprsn health --watch --json",
             "exprsn services --json",
+            "exprsn dev src/x --build make --component x.wasm --json --once",
+            "exprsn dev --built a.wasm 15 12",
+            "exprsn new extension notes --language python --port 3040 --into x",
+            "exprsn component pack a.wasm --manifest component.toml --migrations migrations -o b.wasm --json",
             "exprsn queue monitor --once",
             "exprsn db status --json",
             "exprsn token issue --subject user:a --permissions read,write",
             "exprsn token validate -",
+            "exprsn swap timeline new.wasm --percent 10 --restart --allow-unsigned --json",
+            "exprsn rollback timeline --json",
+            "exprsn canary promote timeline",
+            "exprsn canary abort timeline --json",
+            "exprsn history timeline --json",
             "exprsn component inspect a.wasm --json",
             "exprsn component sign a.wasm --key k.pem --output b.wasm",
             "exprsn component install a.wasm --yes --allow-unsigned --refuse http --grant queue={produce=[\"a\"]} --json",

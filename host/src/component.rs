@@ -29,13 +29,15 @@ pub use signature::{SIGNATURE_SECTION, Signer, SigningKey, is_key};
 /// Largest component file, in bytes.
 pub const COMPONENT_BYTES_MAX: u64 = 128 << 20;
 
-/// Interfaces that std always imports, linked with nothing behind them, and the types of HTTP.
+/// Interfaces that languages' standard libraries always import, linked with nothing behind them (CPython's import
+/// `wasi:sockets`, which refuse every address and name), and the types of HTTP.
 const BASELINE: &[&str] = &[
     "wasi:cli/",
     "wasi:clocks/",
     "wasi:io/",
     "wasi:random/",
     "wasi:filesystem/",
+    "wasi:sockets/",
     "wasi:http/types@",
 ];
 
@@ -288,7 +290,9 @@ fn deserialize_authenticated(engine: &Engine, code: &[u8]) -> Result<Component> 
     // bytes, in memory that nothing else writes to. The key was made by this host, is readable by its user alone
     // (mode 0600), is never lent to a guest, and is used to sign in one place only: on what the compiling process,
     // which is this same binary, returned. Whoever can read the key or write to our memory already is this user.
-    unsafe { Component::deserialize(engine, code) }.context("loading compiled code")
+    unsafe { Component::deserialize(engine, code) }.context(
+        "loading compiled code; a component too large for the pool needs a larger [platform] pool_memory_bytes_max or pool_table_elements_max",
+    )
 }
 
 /// Reads a secret of 32 bytes, or makes it with mode 0600.

@@ -39,6 +39,10 @@ pub struct PlatformConfig {
     pub start_ms_max: u64,
     /// Instances alive at once in the whole host.
     pub instances_max: u32,
+    /// Largest `memory_bytes_max` that a service may ask for, in bytes. Address space that is not used costs nothing.
+    pub pool_memory_bytes_max: usize,
+    /// Largest `table_elements_max` that a service may ask for: 8 bytes of address space each, for every table of the pool.
+    pub pool_table_elements_max: usize,
     /// Open connections per listener and core.
     pub connections_max: usize,
     /// How long a client may take to send a request's head, in milliseconds.
@@ -65,6 +69,8 @@ pub struct PlatformConfig {
     pub swap_p95_floor_ms: u64,
     /// Health checks in a row that a version on watch may fail before it goes.
     pub swap_unhealthy_max: u32,
+    /// A PEM file of certificates that outgoing TLS trusts, beside the public ones; empty is none.
+    pub egress_ca_file: String,
     /// `text` or `json`.
     pub log_format: LogFormat,
     /// A `tracing` filter: `info`, `exprsn=debug`.
@@ -89,6 +95,8 @@ impl Default for PlatformConfig {
             drain_ms_max: 20_000,
             start_ms_max: 60_000,
             instances_max: 2_000,
+            pool_memory_bytes_max: 1 << 30,
+            pool_table_elements_max: 100_000,
             connections_max: 10_000,
             header_read_ms_max: 10_000,
             compile_memory_bytes_max: 4 << 30,
@@ -102,6 +110,7 @@ impl Default for PlatformConfig {
             swap_p95_factor: 2.0,
             swap_p95_floor_ms: 50,
             swap_unhealthy_max: 2,
+            egress_ca_file: String::new(),
             log_format: LogFormat::Text,
             log_filter: "info".to_owned(),
         }
@@ -112,7 +121,8 @@ impl Default for PlatformConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// The component's file, relative to the folder of components.
+    /// The component's file, relative to the folder of components; none for a service that was installed.
+    #[serde(default)]
     pub component: String,
     /// False keeps it configured without running it.
     #[serde(default = "enabled")]
@@ -160,6 +170,8 @@ pub struct Limits {
     pub reuse_max: u64,
     /// How long an unused instance is kept.
     pub idle_ms_max: u64,
+    /// Connections to the world outside that are open at once, by HTTP and by TCP.
+    pub egress_connections_max: usize,
     /// Log records in one second; more are dropped and counted.
     pub log_records_per_second_max: u32,
 }
@@ -179,6 +191,7 @@ impl Default for Limits {
             response_bytes_max: 64 << 20,
             reuse_max: 10_000,
             idle_ms_max: 10_000,
+            egress_connections_max: 64,
             log_records_per_second_max: 1_000,
         }
     }

@@ -1,5 +1,6 @@
 //! The wasmtime engine: one for the host, one of the same settings in each process that compiles.
 
+use crate::config::PlatformConfig;
 use std::time::Duration;
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Result,
@@ -13,8 +14,9 @@ pub const EPOCH_TICK_MS: u64 = 10;
 const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
 const MEMORY_GUARD_BYTES: u64 = 32 << 20;
 
-/// Core instances, memories and tables that one component may consist of.
-const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 20;
+/// Core instances, memories and tables that one component may consist of. CPython's has 14 instances and two tables,
+/// one more instance for each native extension; SpiderMonkey's has four and two.
+const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 100;
 const TABLES_PER_COMPONENT_MAX: u32 = 20;
 
 /// What must be equal where code is compiled and where it runs.
@@ -36,12 +38,13 @@ pub fn compiling() -> Result<Engine> {
     Engine::new(&settings()).context("creating the compiling engine")
 }
 
-/// The engine that runs services, with a pool of `instances_max` instances of up to `memory_bytes_max` each.
-pub fn running(
-    instances_max: u32,
-    memory_bytes_max: usize,
-    table_elements_max: usize,
-) -> Result<Engine> {
+/// The engine that runs services, with a pool of `instances_max` instances.
+///
+/// The pool is made once, before anybody knows what will be installed, so its ceilings are the operator's. They cost
+/// address space, of which a process has 128 TiB: 4 GiB for each memory whatever its ceiling, 8 bytes for each element of
+/// each table. Pages are the kernel's until they are written to.
+pub fn running(platform: &PlatformConfig) -> Result<Engine> {
+    let instances_max = platform.instances_max;
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(instances_max)
         .total_core_instances(instances_max.saturating_mul(4))
@@ -50,15 +53,15 @@ pub fn running(
         .total_stacks(instances_max.saturating_mul(2))
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
         .max_tables_per_component(TABLES_PER_COMPONENT_MAX)
-        .max_memory_size(memory_bytes_max)
-        .table_elements(table_elements_max)
+        .max_memory_size(platform.pool_memory_bytes_max)
+        .table_elements(platform.pool_table_elements_max)
         .max_unused_warm_slots(instances_max.min(200))
         .linear_memory_keep_resident(256 << 10)
         .table_keep_resident(64 << 10);
     let mut config = settings();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     let engine = Engine::new(&config).context(
-        "creating the engine; if address space is short, lower [platform] instances_max in platform.toml",
+        "creating the engine; if address space is short, lower [platform] instances_max or pool_table_elements_max in platform.toml",
     )?;
     Ok(engine)
 }

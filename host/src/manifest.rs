@@ -185,7 +185,7 @@ mod defaults {
 }
 
 /// The migrations embedded in a component, in order of their names.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Migrations {
     pub files: Vec<MigrationFile>,
@@ -195,7 +195,7 @@ pub struct Migrations {
 }
 
 /// One migration: `0001_init.sql`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MigrationFile {
     pub name: String,

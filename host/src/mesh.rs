@@ -12,11 +12,12 @@ use crate::{
     service::{Registry, Service},
     store::ServiceContext,
 };
-use http::{StatusCode, Uri};
+use http::StatusCode;
 use std::{
     borrow::Cow,
     cell::Cell,
     future::Future,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,7 +26,16 @@ use wasmtime_wasi_http::{
     handler::{Request, Response},
 };
 
-pub use egress::{Egress, EgressPattern};
+pub use egress::{
+    Connection, Destination, Egress, EgressPattern, Host, Permitted, Reach, Refusal, Resolver,
+    Scheme, ServiceEgress, parse_all,
+};
+
+/// Addresses by which a service on this machine may be meant.
+const LOOPBACK: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+];
 
 thread_local! {
     static CORE: Cell<usize> = const { Cell::new(0) };
@@ -45,7 +55,6 @@ pub fn current_core() -> usize {
 pub struct Mesh {
     pub registry: Arc<Registry>,
     pub authority: Arc<crate::ca::Authority>,
-    egress: Egress,
     hops_max: usize,
     call_max: Duration,
 }
@@ -76,7 +85,6 @@ impl Mesh {
         Arc::new(Self {
             registry,
             authority,
-            egress: Egress::new(),
             hops_max: config.hops_max,
             call_max: Duration::from_millis(config.call_ms_max),
         })
@@ -87,55 +95,31 @@ impl Mesh {
         self: Arc<Self>,
         from: Arc<ServiceContext>,
         cause: Arc<Invocation>,
-        mut request: Request,
+        request: Request,
         options: Option<RequestOptions>,
     ) -> Result<Response, HttpError> {
-        let within = options.and_then(|options| options.first_byte_timeout);
-        match self.target(request.uri()) {
+        let destination = Destination::of_uri(request.uri()).map_err(|reason| {
+            tracing::debug!(service = %from.name, reason, "an outgoing request leads nowhere");
+            HttpError::HttpRequestUriInvalid
+        })?;
+        let options = options.unwrap_or_default();
+        match self.target(&destination) {
             Target::Service(service) => {
-                self.call_service(&from, &cause, service, request, within)
+                self.call_service(&from, &cause, service, request, options.first_byte_timeout)
                     .await
             }
-            Target::Outside => {
-                let granted = from
-                    .lent
-                    .http
-                    .as_ref()
-                    .is_some_and(|http| http.egress_allows(request.uri()));
-                if !granted {
-                    tracing::warn!(service = %from.name, uri = %request.uri(), "egress denied: not in [grants.http] egress");
-                    return Err(HttpError::HttpRequestDenied);
-                }
-                in_force(&from, "egress", || egress_scope(request.uri()).into())?;
-                let trace = cause.trace.child().to_header();
-                request.headers_mut().insert(
-                    "traceparent",
-                    trace.parse().map_err(|_| HttpError::HttpProtocolError)?,
-                );
-                let limit = within
-                    .unwrap_or(Duration::MAX)
-                    .min(cause.deadline.saturating_duration_since(Instant::now()));
-                let by_name = from
-                    .lent
-                    .http
-                    .as_ref()
-                    .is_some_and(|http| http.names_host(request.uri()));
-                match tokio::time::timeout(limit, self.egress.send(request, by_name)).await {
-                    Ok(response) => response,
-                    Err(_) => Err(HttpError::HttpResponseTimeout),
-                }
-            }
+            Target::Outside => call_outside(&from, &cause, destination, request, options).await,
         }
     }
 
     /// A service by its name, or by the loopback address that it listens on.
-    fn target(&self, uri: &Uri) -> Target {
-        let host = uri.host().unwrap_or_default();
-        let loopback = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
-        let found = match (self.registry.get(host), uri.port_u16()) {
-            (Some(service), _) => Some(service),
-            (None, Some(port)) if loopback => self.registry.by_port(port),
-            _ => None,
+    fn target(&self, destination: &Destination) -> Target {
+        let on_port = || self.registry.by_port(destination.port);
+        let found = match &destination.host {
+            Host::Name(name) if &**name == "localhost" => on_port(),
+            Host::Name(name) => self.registry.get(name),
+            Host::Address(address) if LOOPBACK.contains(address) => on_port(),
+            Host::Address(_) => None,
         };
         found.map_or(Target::Outside, Target::Service)
     }
@@ -222,12 +206,32 @@ fn in_force<'a>(
     })
 }
 
-/// Where a request goes as egress grants are written: `https://api.example.com:443`.
-fn egress_scope(uri: &Uri) -> String {
-    let scheme = uri.scheme_str().unwrap_or("http");
-    let port = uri.port_u16().unwrap_or(egress::default_port(scheme));
-    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
-    format!("{scheme}://{host}:{port}")
+/// Sends a request outside, where the grant covers it.
+async fn call_outside(
+    from: &ServiceContext,
+    cause: &Invocation,
+    destination: Destination,
+    mut request: Request,
+    options: RequestOptions,
+) -> Result<Response, HttpError> {
+    let http = from.lent.http.as_ref();
+    let patterns = http.map_or(&[][..], |http| http.egress());
+    let permitted = Permitted::ask(from, patterns, destination)?;
+    let permitted = permitted.within(options.connect_timeout.unwrap_or(Duration::MAX));
+    let Some(http) = http else {
+        return Err(HttpError::HttpRequestDenied);
+    };
+    let trace = cause.trace.child().to_header();
+    request.headers_mut().insert(
+        "traceparent",
+        trace.parse().map_err(|_| HttpError::HttpProtocolError)?,
+    );
+    let limit = cause
+        .deadline
+        .saturating_duration_since(Instant::now())
+        .min(options.first_byte_timeout.unwrap_or(Duration::MAX));
+    let sent = tokio::time::timeout(limit, http.outside().send(&permitted, request)).await;
+    sent.unwrap_or(Err(HttpError::HttpResponseTimeout))
 }
 
 /// How a call of `from` arrives at its target.

@@ -1,6 +1,7 @@
 //! The platform from start to stop: boot → serve → drain.
 
 mod load;
+mod restore;
 mod serve;
 mod swap;
 mod watch;
@@ -13,9 +14,8 @@ use crate::{
     config::Config,
     cores::Cores,
     deployments::Deployments,
-    listener,
     manifest::Manifest,
-    mesh::Mesh,
+    mesh::{Egress, Mesh, Resolver},
     name::ServiceName,
     service::{Registry, Service, State, start_order},
     telemetry::{self, Metrics},
@@ -32,6 +32,7 @@ use tokio::{signal::unix, sync::oneshot, task::JoinSet};
 use wasmtime::{Result, bail, error::Context as _, format_err};
 
 pub use load::Loader;
+use restore::Planned;
 pub use swap::{Change, ChangeError, Changed};
 
 /// Threads for what belongs to no request: compilation, relays, dispatching.
@@ -208,8 +209,8 @@ impl Control {
 /// A running platform.
 pub struct Platform {
     config: Config,
-    /// Digests of the files in the folder of components.
-    configured: BTreeMap<ServiceName, String>,
+    /// Paths and digests of the files in the folder of components.
+    configured: BTreeMap<ServiceName, (PathBuf, String)>,
     deployments: Deployments,
     registry: Arc<Registry>,
     mesh: Arc<Mesh>,
@@ -228,51 +229,46 @@ impl Platform {
         background: tokio::runtime::Handle,
     ) -> Result<Arc<Self>> {
         let files = load::read_all(&config, &options.components).await?;
-        let configured = digests(&files);
-        let order = {
-            let manifests: Vec<&Manifest> = files.iter().map(|file| &file.manifest).collect();
-            load::refuse_call_cycles(&manifests)?;
-            start_order_of(&manifests)?
-        };
-        let addresses = load::addresses(&config, &files)?;
-        for (name, address) in &addresses {
-            listener::probe(*address, name)?;
-        }
-        let registry = Arc::new(Registry::default());
-        registry.set_start_order(order.clone());
+        let configured = paths(&files);
         let configs = std::mem::take(&mut config.capability);
         let authority =
             Authority::open_with(&options.data, &config.platform.trust_domain, &configs.ca)?;
         authority.answer_with(&config.service);
         authority.write_operator_token(clock::now_s())?;
+        let library = authority.library().clone();
+        let deployments = Deployments::open(&options.data)?;
+        let memory = restore::Memory {
+            deployments: &deployments,
+            library: &library,
+            authority: &authority,
+        };
+        let planned = memory.plan(files, options.services.is_none()).await?;
+        let planned = placed(&config, planned)?;
+        let registry = Arc::new(Registry::default());
         let broker = queue::Broker::open(&options.data, &background, &configs.queue)?;
         let boot = Boot {
             data: options.data.clone(),
             config: Arc::new(config.platform.clone()),
             background,
             metrics: Metrics::new(),
-            library: authority.library().clone(),
             authority: authority.clone(),
+            egress: Egress::new(Resolver::system(), &config.platform.egress_ca_file)?,
             broker: broker.clone(),
             registry: registry.clone(),
+            library,
             control: Arc::default(),
         };
         let control = boot.control.clone();
         let capabilities = Capabilities::connect(&boot, configs).await?;
         let mesh = Mesh::new(registry.clone(), authority.clone(), &config.platform);
-        let loader = Loader::new(
-            &config,
-            options,
-            boot,
-            (capabilities, mesh.clone()),
-            cores.clone(),
-            &files,
-        )?;
+        let files: Vec<&ComponentFile> = planned.iter().map(|(one, _)| &one.file).collect();
+        let reach = (capabilities, mesh.clone());
+        let loader = Loader::new(&config, options, boot, reach, cores.clone(), &files)?;
         resolve_resources(&authority, &registry, config.platform.listen);
         let platform = Arc::new(Self {
             config,
             configured,
-            deployments: Deployments::open(&options.data)?,
+            deployments,
             registry: registry.clone(),
             mesh,
             broker,
@@ -282,61 +278,75 @@ impl Platform {
         });
         let _ = control.0.set(Arc::downgrade(&platform));
         tokio::spawn(withdraw_revoked(authority, registry));
-        platform.start_all(files, order, &addresses).await?;
+        platform.start_all(planned).await?;
+        let keeping = platform.clone();
+        tokio::task::spawn_blocking(move || {
+            restore::keep(keeping.loader.library(), &keeping.configured);
+        });
         Ok(platform)
     }
 
-    async fn start_all(
-        self: &Arc<Self>,
-        files: load::Files,
-        order: Vec<Vec<ServiceName>>,
-        addresses: &BTreeMap<ServiceName, SocketAddr>,
-    ) -> Result<()> {
-        let mut files: BTreeMap<_, _> = files
-            .into_iter()
-            .map(|file| (file.manifest.name.clone(), file))
-            .collect();
-        for (name, file) in &files {
-            let withheld = self.mesh.authority.withheld().of(name);
-            let service = Service::new(file, addresses[name].port(), clock::now_ms(), withheld);
+    async fn start_all(self: &Arc<Self>, planned: Vec<(Planned, SocketAddr)>) -> Result<()> {
+        for (one, address) in &planned {
+            let withheld = self.mesh.authority.withheld().of(&one.file.manifest.name);
+            let service = Service::new(&one.file, address.port(), clock::now_ms(), withheld);
             self.registry.insert(service);
         }
-        let total = files.len();
+        self.loader.resolve_start_order();
+        let total = planned.len();
+        let mut waiting: BTreeMap<_, _> = planned
+            .into_iter()
+            .map(|(one, address)| (one.file.manifest.name.clone(), (one, address)))
+            .collect();
         let mut done = 0;
-        for group in order {
+        for group in self.registry.start_order() {
             let mut starting = JoinSet::new();
             for name in group {
-                let file = files
+                let (one, address) = waiting
                     .remove(&name)
                     .expect("the order names each service once");
-                let (platform, address) = (self.clone(), addresses[&name]);
-                starting.spawn(async move { platform.start(file, address).await });
+                let platform = self.clone();
+                starting.spawn(async move { platform.start(one, address).await });
             }
             while let Some(started) = starting.join_next().await {
                 let (name, how) = started.context("a service's start panicked")??;
                 done += 1;
-                eprintln!("[{done}/{total}] {name} is live ({how})");
+                eprintln!("[{done}/{total}] {name} {how}");
             }
         }
         Ok(())
     }
 
-    /// Loads a service, checks its health, and lets it be reached.
+    /// Starts a service and says how; one that was installed may fail without harm to the others.
     async fn start(
         self: Arc<Self>,
-        file: ComponentFile,
+        planned: Planned,
         address: SocketAddr,
     ) -> Result<(ServiceName, String)> {
+        let (name, installed) = (planned.file.manifest.name.clone(), planned.installed);
+        match self.begin_planned(planned, address).await {
+            Ok(how) => Ok((name, how)),
+            Err(error) if installed => {
+                tracing::error!(service = %name, error = telemetry::chain(&error), "an installed service does not start");
+                Ok((name, "is not live; the log says why".to_owned()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Loads a service, checks its health, and lets it be reached.
+    async fn begin_planned(&self, planned: Planned, address: SocketAddr) -> Result<String> {
         let begun = Instant::now();
-        let name = file.manifest.name.clone();
+        let name = planned.file.manifest.name.clone();
         let service = self
             .registry
             .get(name.as_str())
             .context("the service is not in the registry")?;
-        let (version, cached) = self
-            .loader
-            .load(file)
-            .await
+        let loaded = match &planned.certificate {
+            Some(certificate) => self.loader.load_admitted(planned.file, certificate).await,
+            None => self.loader.load(planned.file).await,
+        };
+        let (version, cached) = loaded
             .inspect_err(|error| service.set_state(State::Failed, Some(error.to_string())))?;
         self.check_health(&version).await.inspect_err(|error| {
             service.set_state(State::Unhealthy, Some(error.to_string()));
@@ -344,7 +354,10 @@ impl Platform {
         service.publish(version.clone());
         self.attend(&service, &version, address).await?;
         let how = if cached { "from the cache" } else { "compiled" };
-        Ok((name, format!("{how}, {} ms", begun.elapsed().as_millis())))
+        Ok(format!(
+            "is live ({how}, {} ms)",
+            begun.elapsed().as_millis()
+        ))
     }
 
     fn attended(&self) -> std::sync::MutexGuard<'_, BTreeMap<ServiceName, serve::Attended>> {
@@ -386,9 +399,28 @@ impl Platform {
     }
 }
 
-fn digests(files: &load::Files) -> BTreeMap<ServiceName, String> {
-    let digest = |file: &ComponentFile| (file.manifest.name.clone(), file.digest.clone());
-    files.iter().map(digest).collect()
+/// Where each configured component lies, and its digest.
+fn paths(files: &load::Files) -> BTreeMap<ServiceName, (PathBuf, String)> {
+    let path = |file: &ComponentFile| (file.path.clone(), file.digest.clone());
+    let name = |file: &ComponentFile| file.manifest.name.clone();
+    files.iter().map(|file| (name(file), path(file))).collect()
+}
+
+/// Gives each component the address of its port. Circles and conflicts are errors; an installed component that brings
+/// one is left out with a word in the log.
+fn placed(config: &Config, planned: Vec<Planned>) -> Result<Vec<(Planned, SocketAddr)>> {
+    let mut placed: Vec<(Planned, SocketAddr)> = Vec::new();
+    for one in planned {
+        match load::place(config, &one.file.manifest, &placed) {
+            Ok(address) => placed.push((one, address)),
+            Err(error) if one.installed => {
+                tracing::error!(service = %one.file.manifest.name, error = telemetry::chain(&error),
+                    "an installed service does not start");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(placed)
 }
 
 /// Groups services in the order of starting, from their declared dependencies. The error spells a circle out.

@@ -45,8 +45,8 @@ pub struct Version {
     pub record: Record,
     /// None where the component exports no HTTP handler.
     pub(crate) proxy: Option<ProxyPre<StoreState>>,
-    pub(crate) worker: Option<job::WorkerPre<StoreState>>,
-    pub(crate) subscriber: Option<event::SubscriberPre<StoreState>>,
+    pub(crate) worker: Option<job::WorkerPre>,
+    pub(crate) subscriber: Option<event::SubscriberPre>,
     pub(crate) engine: wasmtime::Engine,
     pub(crate) mesh: Arc<crate::mesh::Mesh>,
     /// A pool for each core.

@@ -4,7 +4,7 @@
 //! nothing is withheld, asking costs two loads: no I/O, no lock, no allocation.
 
 use crate::{
-    mesh::EgressPattern,
+    mesh::{Destination, EgressPattern},
     name::{ServiceName, matches},
 };
 use arc_swap::ArcSwap;
@@ -86,8 +86,13 @@ fn covers_scope(kind: &str, pattern: &str, scope: &str) -> bool {
     if kind != "egress" {
         return matches(pattern, scope);
     }
-    let uri = scope.parse::<http::Uri>();
-    EgressPattern::parse(pattern).is_ok_and(|pattern| uri.is_ok_and(|uri| pattern.covers(&uri)))
+    let destination = scope.parse().map_err(|error| format!("{error}"));
+    let destination = destination.and_then(|uri| Destination::of_uri(&uri));
+    match (EgressPattern::parse(pattern), destination) {
+        (Ok(pattern), Ok(destination)) => pattern.withholds(&destination),
+        // Both have been parsed before; what is not understood is not let through.
+        _ => true,
+    }
 }
 
 /// What is withheld from one service; its versions share it.

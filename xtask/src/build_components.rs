@@ -50,6 +50,11 @@ pub struct Request {
 
 /// Builds, embeds manifest and migrations, writes the files that changed, and says what was made.
 pub fn build_components(root: &Path, request: &Request) -> Result<()> {
+    build(root, request).map(drop)
+}
+
+/// The same, answering what is ready to ship.
+pub fn build(root: &Path, request: &Request) -> Result<Vec<Finished>> {
     let all = find(root, request.kind)?;
     let chosen = choose(&all, &request.names)?;
     let mut finished = Vec::new();
@@ -69,7 +74,7 @@ pub fn build_components(root: &Path, request: &Request) -> Result<()> {
         remove_stale(&request.kind.output(root), &all)?;
     }
     report(&finished, request.json);
-    Ok(())
+    Ok(finished)
 }
 
 /// Folders that the workspaces exclude.
@@ -243,11 +248,11 @@ fn artifact(message: &str, elapsed: Duration) -> Option<Artifact> {
 }
 
 /// A component file that is ready to ship.
-struct Finished {
-    name: String,
-    file: PathBuf,
+pub struct Finished {
+    pub name: String,
+    pub file: PathBuf,
     bytes: usize,
-    changed: bool,
+    pub changed: bool,
     built_after: Option<Duration>,
 }
 

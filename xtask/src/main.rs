@@ -6,6 +6,7 @@ mod bench;
 mod build_components;
 mod ci_cache;
 mod deny;
+mod dev;
 mod embed;
 mod grants;
 mod manifest;
@@ -15,6 +16,9 @@ mod test;
 mod tidy;
 mod toolchain;
 mod up;
+mod wit;
+mod wit_files;
+mod wit_twins;
 
 use build_components::{Kind, Request};
 use shell::{Failure, Result, red};
@@ -28,6 +32,8 @@ Usage: cargo xtask <task> [arguments]
 Run and test
   up [ARGS…]                 Install what is missing, build, and run the platform until Ctrl-C.
                              ARGS go to `exprsn up`: --services ca,auth · --data DIR · --config FILE
+  dev [ARGS…]                The same, and what is saved in components/, migrations/ or wit/ is built and swapped into the
+                             running platform. A build error is shown, and what ran before goes on running.
   test [FILTER]              Everything CI runs: format, tidy, clippy, unit, integration, end to end.
                              With FILTER: only build, then run the host's tests whose names contain it.
   bench [--quick] [--json]   Measure what the README quotes.
@@ -41,7 +47,9 @@ Write services
       --json                 one JSON array on stdout: name, file, bytes, changed, built_after_ms
 
 Look after the repository
-  tidy                       Rules that no other tool checks: module docs, migration names.
+  tidy                       Rules that no other tool checks: module docs, migration names, twins.
+  wit-twins                  Write what follows from wit/: synchronous twins, the list that the host embeds.
+  wit-publish                Make the present interfaces the published ones; refuses to take any back.
   deny                       Licences, sources and known vulnerabilities of the dependencies.
 
 Environment
@@ -69,7 +77,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         .iter()
         .any(|argument| argument == "--help" || argument == "-h");
     if matches!(task, "help" | "--help" | "-h")
-        || (asks_for_help && task != "up" && task != "bench")
+        || (asks_for_help && task != "up" && task != "dev" && task != "bench")
     {
         print!("{HELP}");
         return Ok(());
@@ -77,11 +85,18 @@ fn dispatch(arguments: &[String]) -> Result<()> {
     let root = shell::root()?;
     match task {
         "up" => up::up(&root, rest),
+        "dev" => dev::dev(&root, rest),
+        dev::WATCH => dev::watch(&root, rest),
         "test" => test::test(&root, at_most_one(task, rest)?),
         "bench" => bench::bench(&root, rest),
         "build-components" => build_components::build_components(&root, &build_request(rest)?),
         "new" => new::new(&root, rest),
         "tidy" => nothing_more(task, rest).and_then(|()| tidy::tidy(&root)),
+        "wit-twins" => nothing_more(task, rest).and_then(|()| {
+            wit_twins::wit_twins(&root)?;
+            wit_files::write_list(&root)
+        }),
+        "wit-publish" => nothing_more(task, rest).and_then(|()| wit_files::wit_publish(&root)),
         "deny" => nothing_more(task, rest).and_then(|()| deny::deny(&root)),
         other => Err(Failure::new(format!("there is no task {other:?}"))
             .remedy("cargo xtask --help lists them")),
@@ -158,11 +173,14 @@ mod tests {
     fn help_names_every_task() {
         for task in [
             "up",
+            "dev",
             "test",
             "bench",
             "new service",
             "build-components",
             "tidy",
+            "wit-twins",
+            "wit-publish",
             "deny",
         ] {
             assert!(

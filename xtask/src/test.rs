@@ -4,7 +4,7 @@
 
 use crate::build_components::{Kind, Request, build_components, build_host};
 use crate::shell::{Result, Steps, bold, cargo, green, run, say, target_dir};
-use crate::{ci_cache, tidy};
+use crate::{ci_cache, tidy, toolchain};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -35,7 +35,12 @@ pub fn test(root: &Path, filter: Option<&str>) -> Result<()> {
     }
     steps.step("host", || build_host(root))?;
     steps.step("tests: host and xtask", || {
-        run(&mut host_tests(root, filter))
+        let mut tests = host_tests(root, filter);
+        // The tests build an extension as a stranger would: with the `cargo` on PATH.
+        if let Some(folder) = toolchain::provision()?.cargo_folder()? {
+            tests.env("EXPRSN_WASM_CARGO", folder);
+        }
+        run(&mut tests)
     })?;
     say("");
     steps.summary();

@@ -27,6 +27,8 @@ pub fn tidy(root: &Path) -> Result<()> {
             );
         }
     }
+    faults.extend(crate::wit_twins::stale(root)?);
+    faults.extend(crate::wit_files::stale(root)?);
     if faults.is_empty() {
         return Ok(());
     }

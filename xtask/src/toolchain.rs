@@ -55,6 +55,18 @@ impl Toolchain {
         command.args(["--release", "--target", TARGET]);
         command
     }
+
+    /// A folder with a `cargo` that builds for the target when it stands first on PATH, as projects elsewhere call it; none
+    /// where the default cargo does.
+    pub fn cargo_folder(&self) -> Result<Option<PathBuf>> {
+        match &self.way {
+            Way::Rustup => Ok(None),
+            Way::Debian {
+                wasi_libc,
+                linker_folders,
+            } => debian::cargo_folder(wasi_libc, linker_folders).map(Some),
+        }
+    }
 }
 
 /// Finds the toolchain, installing what is missing; takes well under a tenth of a second when nothing is.

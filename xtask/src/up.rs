@@ -9,6 +9,12 @@ use std::process::Command;
 
 /// Provisions, builds and then becomes the host, so that signals and the exit code are the host's own.
 pub fn up(root: &Path, arguments: &[String]) -> Result<()> {
+    prepare(root)?;
+    become_host(root, arguments)
+}
+
+/// Provisions and builds all that runs.
+pub fn prepare(root: &Path) -> Result<()> {
     let mut steps = Steps::new(3);
     steps.step("toolchain for components", || {
         let toolchain = toolchain::provision()?;
@@ -24,7 +30,11 @@ pub fn up(root: &Path, arguments: &[String]) -> Result<()> {
     steps.step(
         "host in release (the first time takes minutes, wasmtime is large)",
         || build_host(root),
-    )?;
+    )
+}
+
+/// Replaces this process by the host; answers only if that fails.
+pub fn become_host(root: &Path, arguments: &[String]) -> Result<()> {
     let mut host = host_command(root, arguments);
     say(&bold(&line(&host)));
     let error = host.exec();

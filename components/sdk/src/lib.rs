@@ -97,6 +97,7 @@ pub mod response;
 mod router;
 #[doc(hidden)]
 pub mod runtime;
+pub mod sockets;
 pub mod sql;
 mod sse;
 #[cfg(test)]
@@ -145,7 +146,7 @@ pub mod prelude {
     pub use crate::{
         Body, FieldError, Headers, Id, IntoResponse, Method, Problem, Request, Response, Result,
         Router, Sse, SseEvent, StatusCode, Stream, StreamExt, ca, cache, config, events, http, log,
-        metrics, params, platform, queue, spawn, sql,
+        metrics, params, platform, queue, sockets, spawn, sql,
     };
 }
 

@@ -21,6 +21,7 @@ use serde_json::Value;
 pub enum ComponentCommand {
     Inspect(inspect::InspectArgs),
     Keygen(sign::KeygenArgs),
+    Pack(super::pack::PackArgs),
     Sign(sign::SignArgs),
     Install(decide::InstallArgs),
     Approve(decide::ApproveArgs),
@@ -35,6 +36,7 @@ impl ComponentCommand {
         match self {
             Self::Inspect(command) => command.run().await,
             Self::Keygen(command) => command.run(),
+            Self::Pack(command) => command.run(),
             Self::Sign(command) => command.run(),
             Self::Install(command) => command.run().await,
             Self::Approve(command) => command.run().await,

@@ -1,376 +1,269 @@
-//! HTTP to the world outside: granted by pattern, and never to an address inside unless the grant names it.
+//! The way out of the platform, for HTTP and for bytes: granted by pattern, and never to an address inside unless the
+//! grant names it.
+//!
+//! **Invariant:** a connection is made only with a [`Permitted`], and only to an address that was checked with it.
 
-use bytes::Bytes;
-use http::{HeaderName, Uri, header};
-use http_body_util::BodyExt as _;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{
-        Client,
-        connect::{
-            HttpConnector,
-            dns::{GaiResolver, Name},
-        },
-    },
-    rt::{TokioExecutor, TokioTimer},
-};
+mod address;
+mod connection;
+mod destination;
+mod pattern;
+mod pool;
+mod request;
+mod resolver;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+use crate::{name::ServiceName, store::ServiceContext};
 use std::{
-    future::Future,
-    io,
-    net::{IpAddr, SocketAddr},
-    pin::Pin,
-    task::{Context, Poll},
+    collections::HashMap,
+    fmt, io,
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
-use tower_service::Service;
-use wasmtime_wasi_http::{
-    Error as HttpError, WasiBody,
-    handler::{Request, Response},
-};
+use tokio::time::Instant;
+use wasmtime::Result;
 
-/// How long a connection may take to be made, in milliseconds.
-const CONNECT_MS_MAX: u64 = 5_000;
-/// How long an unused connection is kept, in seconds.
-const IDLE_S_MAX: u64 = 30;
-/// Unused connections kept for one host.
-const IDLE_PER_HOST_MAX: usize = 32;
+use connection::{Count, Permit};
+use pool::{Key, Pool};
+use tls::Tls;
 
-type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, HttpError>;
-type Outgoing = Client<HttpsConnector<HttpConnector<Resolver>>, SyncBody>;
+pub use address::Reach;
+pub use connection::Connection;
+pub use destination::{Destination, Host, Scheme};
+pub use pattern::{EgressPattern, parse_all};
+pub use resolver::Resolver;
 
-/// Clients for the outside: one that refuses inner addresses, and one for hosts that a grant names.
+/// How long a connection may take to come about, resolving and TLS included, in milliseconds.
+const CONNECT_MS_MAX: u64 = 10_000;
+/// How long a new connection waits for one that was let go for it to close, in milliseconds.
+const RELEASE_MS_MAX: u64 = 500;
+
+/// What all services' ways out have in common.
 pub struct Egress {
-    public_only: Outgoing,
-    any_address: Outgoing,
+    resolver: Resolver,
+    tls: Tls,
+    /// By name, so that versions of a service share their connections and the count of them.
+    services: Mutex<HashMap<ServiceName, Weak<ServiceEgress>>>,
 }
 
 impl Egress {
-    /// Clients with no connection yet.
-    pub fn new() -> Self {
-        Self {
-            public_only: client(true),
-            any_address: client(false),
+    /// With no connection yet. Trusts the public roots and those in `ca_file`, unless that is empty.
+    pub fn new(resolver: Resolver, ca_file: &str) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            resolver,
+            tls: Tls::new(ca_file)?,
+            services: Mutex::default(),
+        }))
+    }
+
+    /// The way out of one service.
+    pub fn of(self: &Arc<Self>, service: &ServiceName) -> Arc<ServiceEgress> {
+        let mut services = self.services.lock().expect("no holder of this lock panics");
+        if let Some(known) = services.get(service).and_then(Weak::upgrade) {
+            return known;
         }
-    }
-
-    /// Sends a request whose grant has been checked. Unless the grant names the host, inner addresses are refused
-    /// after resolution, so that a name cannot be pointed inside (DNS rebinding).
-    pub async fn send(&self, request: Request, host_is_named: bool) -> Result<Response, HttpError> {
-        let literal = request.uri().host().and_then(literal_address);
-        if !host_is_named && literal.is_some_and(is_inner) {
-            return Err(HttpError::DestinationIpProhibited);
-        }
-        let client = if host_is_named {
-            &self.any_address
-        } else {
-            &self.public_only
-        };
-        let response = client
-            .request(prepare(request))
-            .await
-            .map_err(client_error)?;
-        let (mut parts, body) = response.into_parts();
-        strip_hop_by_hop(&mut parts.headers);
-        Ok(http::Response::from_parts(
-            parts,
-            body.map_err(HttpError::from).boxed_unsync(),
-        ))
+        let new = Arc::new(ServiceEgress {
+            egress: self.clone(),
+            count: Arc::default(),
+            pool: Arc::default(),
+        });
+        services.insert(service.clone(), Arc::downgrade(&new));
+        new
     }
 }
 
-impl Default for Egress {
-    fn default() -> Self {
-        Self::new()
+/// The way out of one service: its connections, and how many there are.
+pub struct ServiceEgress {
+    egress: Arc<Egress>,
+    count: Arc<Count>,
+    pool: Arc<Pool>,
+}
+
+impl fmt::Debug for ServiceEgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceEgress")
+            .field("open", &self.count.open())
+            .finish_non_exhaustive()
     }
 }
 
-fn client(public_only: bool) -> Outgoing {
-    let mut connector = HttpConnector::new_with_resolver(Resolver {
-        inner: GaiResolver::new(),
-        public_only,
-    });
-    connector.enforce_http(false);
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(Duration::from_millis(CONNECT_MS_MAX)));
-    let connector = HttpsConnectorBuilder::new()
-        .with_webpki_roots()
-        .https_or_http()
-        .enable_http1()
-        .enable_http2()
-        .wrap_connector(connector);
-    Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(Duration::from_secs(IDLE_S_MAX))
-        .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-        .build(connector)
+/// A destination that a grant in force covers.
+#[derive(Clone, Debug)]
+pub struct Permitted {
+    destination: Destination,
+    reach: Reach,
+    connections_max: usize,
+    connect_max: Duration,
 }
 
-fn prepare(request: Request) -> http::Request<SyncBody> {
-    let (mut parts, body) = request.into_parts();
-    strip_hop_by_hop(&mut parts.headers);
-    parts.version = http::Version::HTTP_11;
-    // hyper writes Host from the URI, whose authority is the one that was checked.
-    parts.headers.remove(header::HOST);
-    http::Request::from_parts(parts, SyncBody(std::sync::Mutex::new(body)))
-}
-
-fn strip_hop_by_hop(headers: &mut http::HeaderMap) {
-    const HOP_BY_HOP: [HeaderName; 6] = [
-        header::CONNECTION,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::TE,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-    ];
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-}
-
-fn client_error(error: hyper_util::client::legacy::Error) -> HttpError {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            match io.kind() {
-                io::ErrorKind::PermissionDenied => return HttpError::DestinationIpProhibited,
-                io::ErrorKind::ConnectionRefused => return HttpError::ConnectionRefused,
-                io::ErrorKind::TimedOut => return HttpError::ConnectionTimeout,
-                _ => {}
-            }
-        }
-        source = cause.source();
-    }
-    tracing::debug!(error = %error, "an outgoing request failed");
-    if error.is_connect() {
-        HttpError::DestinationUnavailable
-    } else {
-        HttpError::ConnectionTerminated
-    }
-}
-
-fn literal_address(host: &str) -> Option<IpAddr> {
-    host.trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse()
-        .ok()
-}
-
-/// Whether an address is not of the public internet: loopback, private, link-local (clouds' metadata), multicast, …
-pub fn is_inner(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            v4.is_loopback()
-                || v4.is_private()
-                || v4.is_link_local()
-                || v4.is_multicast()
-                || v4.is_broadcast()
-                || v4.is_documentation()
-                || a == 0
-                || a >= 240
-                || (a == 100 && (64..128).contains(&b))
-                || (a == 198 && (18..20).contains(&b))
-                || (a == 192 && b == 0 && c == 0)
-        }
-        IpAddr::V6(v6) => {
-            let first = v6.segments()[0];
-            v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || v6.is_unique_local()
-                || v6.is_unicast_link_local()
-                || first == 0x64
-                || first == 0x2002
-                || (first == 0x2001 && v6.segments()[1] < 0x200)
-        }
-    }
-}
-
-/// Resolves names, leaving out inner addresses.
-#[derive(Clone)]
-struct Resolver {
-    inner: GaiResolver,
-    public_only: bool,
-}
-
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let resolved = self.inner.call(name);
-        let public_only = self.public_only;
-        Box::pin(async move {
-            let addresses: Vec<_> = resolved
-                .await?
-                .filter(|address| !(public_only && is_inner(address.ip())))
-                .collect();
-            if addresses.is_empty() {
-                return Err(io::Error::new(
-                    io::ErrorKind::PermissionDenied,
-                    "the name leads to inner addresses only",
-                ));
-            }
-            Ok(addresses.into_iter())
-        })
-    }
-}
-
-/// A body that the pooled client can hold: it asks for `Sync`, which a body of a guest is not.
-struct SyncBody(std::sync::Mutex<WasiBody>);
-
-impl http_body::Body for SyncBody {
-    type Data = Bytes;
-    type Error = HttpError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, HttpError>>> {
-        let body: &mut Body = self
-            .get_mut()
-            .0
-            .get_mut()
-            .expect("no holder of this lock panics");
-        Pin::new(body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0
-            .lock()
-            .expect("no holder of this lock panics")
-            .is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.0
-            .lock()
-            .expect("no holder of this lock panics")
-            .size_hint()
-    }
-}
-
-/// An egress pattern, `scheme://host:port`, in which host may begin with `*.` or be `*`, and port may be `*`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EgressPattern {
-    scheme: String,
-    host: String,
-    /// None is any port.
-    port: Option<u16>,
-}
-
-impl EgressPattern {
-    /// Parses a pattern; the error says what it should look like.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            format!(
-                "egress pattern `{text}` should look like https://api.example.com:443, https://*.example.com or https://*"
-            )
-        };
-        let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
-        if !matches!(scheme, "http" | "https" | "tcp" | "tls")
-            || rest.is_empty()
-            || rest.contains('/')
-        {
-            return Err(wrong());
-        }
-        let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port),
-            _ => (rest, ""),
-        };
-        let port = match port {
-            "*" => None,
-            "" => Some(default_port(scheme)),
-            digits => Some(digits.parse().map_err(|_| wrong())?),
+impl Permitted {
+    /// Asks whether a service may connect to `destination` by one of `patterns`, now.
+    pub fn ask(
+        service: &ServiceContext,
+        patterns: &[EgressPattern],
+        destination: Destination,
+    ) -> Result<Self, Refusal> {
+        let scope = || destination.to_string().into();
+        service
+            .in_force
+            .check_lazily("egress", scope)
+            .map_err(|reason| {
+                tracing::warn!(service = %service.name, %destination, reason, "egress denied");
+                Refusal::Denied(reason)
+            })?;
+        let reaches = patterns
+            .iter()
+            .filter_map(|pattern| pattern.reach(&destination));
+        // One that spells the host out goes before one that only covers it.
+        let reach = reaches.max_by_key(|reach| *reach == Reach::Named);
+        let Some(reach) = reach else {
+            let grant = match destination.scheme.is_http() {
+                true => "[grants.http] egress",
+                false => "[grants.sockets] connect",
+            };
+            let remedy = format!("write \"{destination}\" into {grant} of its component.toml");
+            tracing::warn!(service = %service.name, %destination, "egress denied: {remedy}");
+            return Err(Refusal::Denied(remedy));
         };
         Ok(Self {
-            scheme: scheme.to_owned(),
-            host: host.to_ascii_lowercase(),
-            port,
+            destination,
+            reach,
+            connections_max: service.limits.egress_connections_max,
+            connect_max: Duration::from_millis(CONNECT_MS_MAX),
         })
     }
 
-    /// Whether the pattern covers a URI.
-    pub fn covers(&self, uri: &Uri) -> bool {
-        let scheme = uri.scheme_str().unwrap_or("http");
-        let port = uri.port_u16().unwrap_or(default_port(scheme));
-        scheme == self.scheme
-            && self.port.is_none_or(|wanted| wanted == port)
-            && self.covers_host(uri)
-    }
-
-    fn covers_host(&self, uri: &Uri) -> bool {
-        let host = uri.host().unwrap_or_default().to_ascii_lowercase();
-        match self.host.strip_prefix('*') {
-            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-            None => host == self.host,
+    /// The same with less time for the connection.
+    pub fn within(self, connect_max: Duration) -> Self {
+        Self {
+            connect_max: self.connect_max.min(connect_max),
+            ..self
         }
     }
 
-    /// Whether the pattern spells the host out.
-    pub fn names_host(&self) -> bool {
-        !self.host.starts_with('*')
+    pub fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
+    fn key(&self) -> Key {
+        (self.destination.clone(), self.reach)
     }
 }
 
-pub(super) fn default_port(scheme: &str) -> u16 {
-    if matches!(scheme, "https" | "tls") {
-        443
-    } else {
-        80
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_cover_what_they_say() {
-        let check = |pattern: &str, uri: &str| {
-            EgressPattern::parse(pattern)
-                .unwrap()
-                .covers(&uri.parse().unwrap())
-        };
-        assert!(check("https://*", "https://example.com/a"));
-        assert!(!check("https://*", "http://example.com/a"));
-        assert!(!check("https://*", "https://example.com:8443/a"));
-        assert!(check("http://127.0.0.1:*", "http://127.0.0.1:9/a"));
-        assert!(check("https://*.example.com", "https://a.EXAMPLE.com/"));
-        assert!(!check(
-            "https://*.example.com",
-            "https://example.com.evil.org/"
-        ));
-        assert!(!check(
-            "https://api.example.com",
-            "https://user@api.example.com.evil/"
-        ));
-        assert!(EgressPattern::parse("example.com").is_err());
-        assert!(EgressPattern::parse("ftp://example.com").is_err());
+impl ServiceEgress {
+    /// Connects, with TLS where the scheme says so.
+    pub async fn connect(&self, permitted: &Permitted) -> Result<Connection, Refusal> {
+        let until = Instant::now() + permitted.connect_max;
+        let connected = tokio::time::timeout_at(until, self.connect_until(permitted, until)).await;
+        connected.unwrap_or(Err(Refusal::TimedOut))
     }
 
-    #[test]
-    fn inner_addresses_are_known() {
-        for inner in [
-            "127.0.0.1",
-            "10.1.2.3",
-            "169.254.169.254",
-            "::1",
-            "::ffff:127.0.0.1",
-            "fd00::1",
-            "100.64.0.1",
-            "0.0.0.0",
-        ] {
-            assert!(is_inner(inner.parse().unwrap()), "{inner}");
-        }
-        for public in ["93.184.216.34", "2606:2800:220:1::1"] {
-            assert!(!is_inner(public.parse().unwrap()), "{public}");
+    async fn connect_until(
+        &self,
+        permitted: &Permitted,
+        until: Instant,
+    ) -> Result<Connection, Refusal> {
+        let Destination { scheme, host, port } = &permitted.destination;
+        // Counted before its name is resolved, so that slow names are bounded too.
+        let permit = self.permit(permitted.connections_max).await?;
+        let addresses = self.egress.resolver.resolve(host, permitted.reach).await?;
+        let connection = Connection::open(&addresses, *port, permit, until).await?;
+        match scheme {
+            Scheme::Http | Scheme::Tcp => Ok(connection),
+            Scheme::Https => connection.secure(&self.egress.tls.http, host).await,
+            Scheme::Tls => connection.secure(&self.egress.tls.stream, host).await,
         }
     }
+
+    /// Begins TLS on a connection that was made without, within `max`.
+    pub async fn secure(
+        &self,
+        connection: Connection,
+        host: &Host,
+        max: Duration,
+    ) -> Result<Connection, Refusal> {
+        let secured = connection.secure(&self.egress.tls.stream, host);
+        let secured = tokio::time::timeout(max, secured).await;
+        secured.unwrap_or(Err(Refusal::TimedOut))
+    }
+
+    /// The right to one more connection; unused ones make room for it.
+    async fn permit(&self, max: usize) -> Result<Permit, Refusal> {
+        loop {
+            let mut released = std::pin::pin!(self.count.released());
+            released.as_mut().enable();
+            if let Some(permit) = self.count.take(max) {
+                return Ok(permit);
+            }
+            if !self.pool.let_go() {
+                return Err(Refusal::Limit(max));
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(RELEASE_MS_MAX), released).await;
+        }
+    }
 }
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No grant covers it, or the grant was revoked.
+    Denied(String),
+    /// The name leads to addresses that its grant does not let it lead to.
+    Inside,
+    /// The service has this many connections already.
+    Limit(usize),
+    /// The name is not known.
+    Unknown,
+    /// Nobody listens there.
+    Refused,
+    TimedOut,
+    Unreachable,
+    /// It ended before it was of use.
+    Broken,
+    /// The peer's certificate does not prove who it is.
+    Certificate(String),
+    Tls(String),
+}
+
+impl Refusal {
+    fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::TimedOut => Self::TimedOut,
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof => Self::Broken,
+            _ => {
+                tracing::debug!(%error, "a connection did not come about");
+                Self::Unreachable
+            }
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Denied(why) => f.write_str(why),
+            Self::Inside => {
+                f.write_str("the name leads to addresses that its grant does not cover")
+            }
+            Self::Limit(max) => write!(
+                f,
+                "the service has as many connections as egress_connections_max allows, {max}"
+            ),
+            Self::Unknown => f.write_str("the name is not known"),
+            Self::Refused => f.write_str("the connection was refused"),
+            Self::TimedOut => f.write_str("the connection did not come about in time"),
+            Self::Unreachable => f.write_str("the host cannot be reached"),
+            Self::Broken => f.write_str("the connection broke"),
+            Self::Certificate(why) => write!(f, "the peer's certificate was refused: {why}"),
+            Self::Tls(why) => write!(f, "TLS failed: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}

@@ -5,7 +5,7 @@ use crate::{
     ca::{Candidate, ComponentCertificate, Decided},
     capability::{Boot, Borrower, Capabilities, Grants},
     component::{Cache, ComponentFile},
-    config::{Config, Limits, ServiceConfig},
+    config::{Config, Limits, PlatformConfig, ServiceConfig},
     cores::Cores,
     engine,
     library::Library,
@@ -37,6 +37,9 @@ use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _, handler::ProxyPre};
 /// Components compiled at once: each takes a core and much memory.
 const COMPILATIONS_MAX: usize = 2;
 
+/// What platform.toml says of a service that was installed.
+static NOTHING: LazyLock<ServiceConfig> = LazyLock::new(ServiceConfig::default);
+
 /// The components of all services that run.
 pub type Files = Vec<ComponentFile>;
 
@@ -44,6 +47,10 @@ pub type Files = Vec<ComponentFile>;
 pub async fn read_all(config: &Config, folder: &Path) -> Result<Files> {
     let mut files = Vec::new();
     for (name, service) in &config.service {
+        // A section without a component is about one that was installed.
+        if service.component.is_empty() {
+            continue;
+        }
         let path = folder.join(&service.component);
         let mut file = tokio::task::spawn_blocking(move || ComponentFile::read(&path))
             .await
@@ -78,28 +85,38 @@ fn approve(file: &ComponentFile, service: &ServiceConfig) -> Result<Approved> {
     })
 }
 
-/// The address of each service; two services on one port are an error.
-pub fn addresses(config: &Config, files: &Files) -> Result<BTreeMap<ServiceName, SocketAddr>> {
-    let mut addresses: BTreeMap<ServiceName, SocketAddr> = BTreeMap::new();
-    for file in files {
-        let name = &file.manifest.name;
-        let port = file
-            .manifest
-            .port
-            .checked_add(config.platform.port_offset)
-            .ok_or_else(|| {
-                format_err!(
-                    "{name}: port {} plus [platform] port_offset is beyond 65535",
-                    file.manifest.port
-                )
-            })?;
-        let address = SocketAddr::new(config.platform.listen, port);
-        if let Some((other, _)) = addresses.iter().find(|(_, taken)| **taken == address) {
-            bail!("{name} and {other} both want port {port}");
-        }
-        addresses.insert(name.clone(), address);
+/// The address of a service beside those that have their `placed`. Two services on one port, a port that somebody else
+/// listens on, and a circle of calls or dependencies are errors.
+pub fn place(
+    config: &Config,
+    manifest: &Manifest,
+    placed: &[(super::restore::Planned, SocketAddr)],
+) -> Result<SocketAddr> {
+    let name = &manifest.name;
+    let address = address(&config.platform, manifest)?;
+    if let Some((other, _)) = placed.iter().find(|(_, taken)| *taken == address) {
+        let other = &other.file.manifest.name;
+        bail!("{name} and {other} both want port {}", address.port());
     }
-    Ok(addresses)
+    let others = placed.iter().map(|(other, _)| &other.file.manifest);
+    let all: Vec<&Manifest> = others.chain([manifest]).collect();
+    refuse_call_cycles(&all)?;
+    super::start_order_of(&all)?;
+    crate::listener::probe(address, name)?;
+    Ok(address)
+}
+
+/// The address that a manifest's port stands for.
+pub fn address(config: &PlatformConfig, manifest: &Manifest) -> Result<SocketAddr> {
+    let port = config.port_offset.checked_add(manifest.port);
+    let port = port.ok_or_else(|| {
+        format_err!(
+            "{}: port {} plus [platform] port_offset is beyond 65535",
+            manifest.name,
+            manifest.port
+        )
+    })?;
+    Ok(SocketAddr::new(config.listen, port))
 }
 
 /// Refuses services whose declared calls form a circle. A gateway, which calls anything for its users, is left out.
@@ -134,22 +151,21 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Creates the engine, large enough for the services in `files`, and starts its clock.
+    /// Creates the engine and starts its clock. A service in `files` that asks for more than its pool has is an error.
     pub fn new(
         config: &Config,
         options: &super::Options,
         boot: Boot,
         (capabilities, mesh): (Capabilities, Arc<Mesh>),
         cores: Arc<Cores>,
-        files: &Files,
+        files: &[&ComponentFile],
     ) -> Result<Self> {
-        let (mut memory, mut tables) = (0, 0);
         for file in files {
-            let limits = limits(&config.limits, file, &config.service[&file.manifest.name])?;
-            memory = memory.max(limits.memory_bytes_max);
-            tables = tables.max(limits.table_elements_max);
+            let service = config.service.get(&file.manifest.name);
+            let service = service.unwrap_or(&NOTHING);
+            limits((&config.platform, &config.limits), file, service)?;
         }
-        let engine = engine::running(config.platform.instances_max, memory, tables)?;
+        let engine = engine::running(&config.platform)?;
         engine::tick(&engine)?;
         let folder = options
             .cache
@@ -212,6 +228,9 @@ impl Loader {
         serial: String,
     ) -> Result<(Arc<Version>, bool)> {
         approved.restrict(&mut file.manifest);
+        let service = self.configured(&file.manifest.name);
+        // Before anything is compiled.
+        limits((&self.boot.config, &self.host_limits), &file, service)?;
         let (component, cached) = {
             let _turn = self
                 .compilations
@@ -226,7 +245,6 @@ impl Loader {
         let pre = linker
             .instantiate_pre(&component)
             .context("linking it to what it was granted")?;
-        let service = self.configured(&file.manifest.name);
         let version = self
             .assemble(file, service, (approved, serial), &pre)
             .await?;
@@ -235,7 +253,6 @@ impl Loader {
 
     /// What platform.toml says of a service; nothing of one that was installed.
     fn configured(&self, name: &ServiceName) -> &ServiceConfig {
-        static NOTHING: LazyLock<ServiceConfig> = LazyLock::new(ServiceConfig::default);
         self.services.get(name).unwrap_or(&NOTHING)
     }
 
@@ -297,7 +314,8 @@ impl Loader {
         pre: &InstancePre<StoreState>,
     ) -> Result<Version> {
         let name = file.manifest.name.clone();
-        let limits = limits(&self.host_limits, &file, service)?;
+        let host = (&*self.boot.config, &self.host_limits);
+        let limits = limits(host, &file, service)?;
         let mut values = file.manifest.config.clone();
         values.extend(service.config.clone());
         let borrower = Borrower {
@@ -343,9 +361,34 @@ impl Loader {
     }
 }
 
-fn limits(host: &toml::Table, file: &ComponentFile, service: &ServiceConfig) -> Result<Limits> {
-    Limits::layered(&[host, &file.manifest.limits, &service.limits])
-        .map_err(|error| format_err!("{}: {error}", file.manifest.name))
+/// The limits of a service, all within what the host's pool has.
+fn limits(
+    (platform, host): (&PlatformConfig, &toml::Table),
+    file: &ComponentFile,
+    service: &ServiceConfig,
+) -> Result<Limits> {
+    let name = &file.manifest.name;
+    let limits = Limits::layered(&[host, &file.manifest.limits, &service.limits])
+        .map_err(|error| format_err!("{name}: {error}"))?;
+    let within = |limit: &str, asked: usize, pool: usize| {
+        ensure!(
+            asked <= pool,
+            "{name} asks for {limit} = {asked}, and this host has at most {pool}: lower it in [service.{name}.limits], or \
+             raise [platform] pool_{limit} in platform.toml and start the host anew"
+        );
+        Ok(())
+    };
+    within(
+        "memory_bytes_max",
+        limits.memory_bytes_max,
+        platform.pool_memory_bytes_max,
+    )?;
+    within(
+        "table_elements_max",
+        limits.table_elements_max,
+        platform.pool_table_elements_max,
+    )?;
+    Ok(limits)
 }
 
 /// The service's invocations are shared out evenly between the cores.

@@ -158,7 +158,7 @@ impl Platform {
     pub async fn remove(self: &Arc<Self>, name: &ServiceName, change: &Change) -> Outcome {
         let begun = Instant::now();
         let service = self.known(name)?;
-        if self.config.service.contains_key(name) {
+        if self.configured.contains_key(name) {
             return Err(ChangeError::Conflict(format!(
                 "{name} is configured in platform.toml: write `enabled = false` there and restart"
             )));
@@ -493,19 +493,14 @@ impl Platform {
 
     /// The address of a new service, which nobody else may have.
     fn free_address(&self, name: &ServiceName, manifest: &Manifest) -> Result<SocketAddr> {
-        let platform = &self.config.platform;
-        let port = platform.port_offset.checked_add(manifest.port);
-        let port = port.ok_or_else(|| {
-            format_err!("port {} plus port_offset is beyond 65535", manifest.port)
-        })?;
-        if let Some(other) = self.registry.by_port(port) {
+        let address = super::load::address(&self.config.platform, manifest)?;
+        if let Some(other) = self.registry.by_port(address.port()) {
             return Err(format_err!(
                 "it wants port {}, on which {} listens",
                 manifest.port,
                 other.name
             ));
         }
-        let address = SocketAddr::new(platform.listen, port);
         listener::probe(address, name)?;
         Ok(address)
     }
@@ -528,10 +523,15 @@ impl Platform {
         );
         let current = (outcome == "live").then(|| Current {
             digest: version.digest.clone(),
-            configured: self.configured.get(name).cloned(),
+            configured: self.configured_digest(name),
         });
         self.record(name, &changed, change, None, current).await?;
         Ok(changed)
+    }
+
+    /// The digest of a service's file in the folder of components; none of one that was installed.
+    fn configured_digest(&self, name: &ServiceName) -> Option<String> {
+        Some(self.configured.get(name)?.1.clone())
     }
 
     async fn record(
@@ -622,7 +622,7 @@ impl Platform {
         );
         let current = Current {
             digest: old.digest.clone(),
-            configured: self.configured.get(&service.name).cloned(),
+            configured: self.configured_digest(&service.name),
         };
         let reason = Some(reason.to_owned());
         let recorded = self.record(&service.name, &changed, &by, reason, Some(current));

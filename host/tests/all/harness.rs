@@ -2,6 +2,10 @@
 //!
 //! Every platform gets its own address in 127.0.0.0/8, so tests run side by side on the services' usual ports.
 
+use exprsn::{
+    manifest::{MigrationFile, Migrations},
+    pack::pack,
+};
 use serde_json::Value;
 use std::{
     fmt::Write as _,
@@ -501,6 +505,37 @@ pub fn built(folder: &str) -> PathBuf {
     built
 }
 
+/// A guest packed anew: its manifest with `changes` (each of which must apply), its migrations and `more`.
+pub fn repacked(guest: &str, changes: &[(&str, &str)], more: &[(&str, &str)]) -> Vec<u8> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/guests")
+        .join(guest);
+    let manifest = fs::read_to_string(source.join("component.toml")).expect("a manifest");
+    let manifest = changes.iter().fold(manifest, |text, (from, to)| {
+        assert!(text.contains(from), "no `{from}` in the manifest of {guest}");
+        text.replace(from, to)
+    });
+    let mut files: Vec<MigrationFile> = Vec::new();
+    for entry in fs::read_dir(source.join("migrations")).into_iter().flatten() {
+        let path = entry.expect("an entry").path();
+        files.push(MigrationFile {
+            name: path.file_name().expect("a name").to_string_lossy().into_owned(),
+            sql: fs::read_to_string(&path).expect("a migration"),
+        });
+    }
+    files.extend(more.iter().map(|(name, sql)| MigrationFile {
+        name: (*name).to_owned(),
+        sql: (*sql).to_owned(),
+    }));
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    let component = fs::read(built("guests").join(format!("exprsn-{guest}.wasm"))).expect("built");
+    let migrations = Migrations {
+        files,
+        schema: None,
+    };
+    pack(&component, &manifest, &migrations).expect("it packs")
+}
+
 /// Compiled code, shared by all platforms of a test run.
 fn cache() -> PathBuf {
     Path::new(EXPRSN)
@@ -601,7 +636,8 @@ fn next_address() -> String {
     )
 }
 
-fn lines(output: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+/// The lines of an output, as they come.
+pub fn lines(output: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {

@@ -3,6 +3,7 @@
 #![allow(clippy::too_many_lines, reason = "a test reads as one story")]
 
 mod harness;
+mod peer;
 
 mod admission;
 mod auth;
@@ -11,7 +12,10 @@ mod cache;
 mod cli;
 mod config;
 mod coverage;
+mod dev;
+mod egress;
 mod events;
+mod examples;
 mod fanout;
 mod grants;
 mod herald;
@@ -23,8 +27,11 @@ mod pulse;
 mod queue;
 mod revocation;
 mod setup;
+mod sockets;
 mod specification;
 mod sql;
 mod start;
+mod swap;
 mod telemetry;
 mod timeline;
+mod twins;

@@ -4,8 +4,10 @@
 use super::{DefaultToolchain, LINKER_CRATE, TARGET, Toolchain, Way, no_way};
 use crate::shell::{
     About, Failure, Result, cache_dir, command, entries, line, on_path, output, run, say,
+    write_if_changed,
 };
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -56,6 +58,43 @@ pub fn cargo_build(wasi_libc: &Path, linker_folders: &[PathBuf]) -> Command {
         .env("PATH", path_with(linker_folders))
         .args(["build", "-Zbuild-std=std,panic_abort"]);
     command
+}
+
+/// A folder whose `cargo build` is [`cargo_build`], for projects that know nothing of this one.
+pub fn cargo_folder(wasi_libc: &Path, linker_folders: &[PathBuf]) -> Result<PathBuf> {
+    let folder = cache_dir().join("wasm-cargo");
+    std::fs::create_dir_all(&folder).about("creating", &folder)?;
+    let program = folder.join("cargo");
+    write_if_changed(&program, script(wasi_libc, linker_folders).as_bytes())?;
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&program, executable).about("making executable", &program)?;
+    Ok(folder)
+}
+
+fn script(wasi_libc: &Path, linker_folders: &[PathBuf]) -> String {
+    let build = cargo_build(wasi_libc, linker_folders);
+    let variables = build.get_envs().filter_map(|(name, value)| {
+        // PATH is that of whoever calls it, with the linkers before.
+        let name = name.to_str().filter(|name| *name != "PATH")?;
+        Some(match value {
+            Some(value) => format!("export {name}='{}'\n", value.to_string_lossy()),
+            None => format!("unset {name}\n"),
+        })
+    });
+    let linkers: String = linker_folders
+        .iter()
+        .map(|folder| format!("{}:", folder.display()))
+        .collect();
+    let arguments: Vec<_> = build
+        .get_args()
+        .map(|word| word.to_string_lossy())
+        .collect();
+    format!(
+        "#!/bin/sh\n{}export PATH='{linkers}'\"$PATH\"\n\
+         case \"$1\" in build) shift; exec {DEBIAN_CARGO} {} \"$@\" ;; *) exec {DEBIAN_CARGO} \"$@\" ;; esac\n",
+        variables.collect::<String>(),
+        arguments.join(" ")
+    )
 }
 
 /// Debian's cargo with Debian's rustc, even where rustup's stand first on PATH.
@@ -313,6 +352,23 @@ mod tests {
                        Components: main contrib\nSigned-By: /key.gpg\n";
         let expected = "Types: deb\nURIs: https://mirror/debian\nSuites: trixie\nComponents: main\nSigned-By: /key.gpg\n";
         assert_eq!(later_stanza(sources).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn projects_elsewhere_get_a_cargo_of_the_same_settings() {
+        let script = script(Path::new("/c/libc"), &["/c/linker".into()]);
+        assert!(script.starts_with("#!/bin/sh\n"), "{script}");
+        assert!(
+            script.contains("export RUSTC='/usr/bin/rustc'\n"),
+            "{script}"
+        );
+        assert!(script.contains("-L native=/c/libc"), "{script}");
+        assert!(
+            script.contains("export PATH='/c/linker:'\"$PATH\"\n"),
+            "{script}"
+        );
+        let build = "build) shift; exec /usr/bin/cargo build -Zbuild-std=std,panic_abort \"$@\"";
+        assert!(script.contains(build), "{script}");
     }
 
     #[test]

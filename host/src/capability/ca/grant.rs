@@ -46,6 +46,16 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl Grant {
+    /// Whether it has a use for `tokens`.
+    pub(super) fn links_tokens(&self) -> bool {
+        self.verify || self.revoke || self.mint.is_some()
+    }
+
+    /// Whether it has a use for `signer`.
+    pub(super) fn links_signer(&self) -> bool {
+        !self.sign.is_empty()
+    }
+
     pub(super) fn allow_verify(&self) -> Result<(), String> {
         allow(
             self.verify,

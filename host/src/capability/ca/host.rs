@@ -7,7 +7,7 @@ use crate::{
     clock,
     name::ServiceName,
     service::Registry,
-    store::StoreState,
+    store::{ServiceContext, StoreState},
     telemetry::chain,
 };
 use std::{sync::Arc, time::Duration};
@@ -84,12 +84,13 @@ impl Capability for Ca {
 
     fn link(linker: &mut Linker<StoreState>, grant: &Grant) -> Result<()> {
         caller::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
-        if grant.verify || grant.revoke || grant.mint.is_some() {
+        if grant.links_tokens() {
             tokens::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
         }
-        if !grant.sign.is_empty() {
+        if grant.links_signer() {
             signer::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
         }
+        super::twin::link(linker, grant)?;
         if grant.authority {
             authority::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
         }
@@ -106,16 +107,42 @@ impl Capability for Ca {
     }
 }
 
-/// What the service of a store holds, while the grant is in force.
-pub(super) fn lent<T>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Result<Lent, types::Error> {
-    accessor.with(|mut access| {
-        let service = &access.get().service;
-        service
+/// The service whose store calls. Its functions are those of the interfaces and their twins.
+pub(super) struct Caller(Arc<ServiceContext>);
+
+impl Caller {
+    pub(super) fn of<T>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Self {
+        accessor.with(|mut access| Self::in_store(access.get()))
+    }
+
+    pub(super) fn in_store(state: &StoreState) -> Self {
+        Self(state.service.clone())
+    }
+
+    /// What the grant lends, while it is in force.
+    pub(super) fn lent(&self) -> Result<&Lent, types::Error> {
+        self.0
             .check("ca", "")
             .map_err(types::Error::AccessDenied)?;
-        let lent = service.lent.ca.clone();
-        Ok(lent.expect("a grant in force is lent"))
-    })
+        Ok(self.0.lent.ca.as_ref().expect("a grant in force is lent"))
+    }
+
+    pub(super) async fn verify(&self, token: String) -> Result<types::Verdict, types::Error> {
+        self.lent()?.verify(&token)
+    }
+
+    pub(super) async fn mint(&self, claims: types::Claims) -> Result<String, types::Error> {
+        self.lent()?.mint(claims)
+    }
+
+    pub(super) async fn revoke(&self, id: String, expires_at: i64) -> Result<(), types::Error> {
+        self.lent()?.revoke(&id, expires_at).await
+    }
+}
+
+/// What the service of a store holds, while the grant is in force.
+pub(super) fn lent<T>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Result<Lent, types::Error> {
+    Caller::of(accessor).lent().cloned()
 }
 
 // === caller ===
@@ -139,18 +166,15 @@ impl tokens::Host for StoreState {}
 
 impl<T: Send + 'static> tokens::HostWithStore<T> for HasSelf<StoreState> {
     async fn verify(accessor: &Accessor<T, Self>, token: String) -> Answer<tokens::Verdict> {
-        Ok(lent(accessor).and_then(|lent| lent.verify(&token)))
+        Ok(Caller::of(accessor).verify(token).await)
     }
 
     async fn mint(accessor: &Accessor<T, Self>, claims: types::Claims) -> Answer<String> {
-        Ok(lent(accessor).and_then(|lent| lent.mint(claims)))
+        Ok(Caller::of(accessor).mint(claims).await)
     }
 
     async fn revoke(accessor: &Accessor<T, Self>, id: String, expires_at: i64) -> Answer<()> {
-        match lent(accessor) {
-            Ok(lent) => Ok(lent.revoke(&id, expires_at).await),
-            Err(error) => Ok(Err(error)),
-        }
+        Ok(Caller::of(accessor).revoke(id, expires_at).await)
     }
 }
 

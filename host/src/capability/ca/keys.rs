@@ -3,7 +3,7 @@
 use super::{
     convert,
     host::{
-        Answer, Lent,
+        Answer, Caller, Lent,
         exprsn::ca::{authority, signer, types},
         fault, lent,
     },
@@ -31,14 +31,8 @@ impl<T: Send + 'static> signer::HostWithStore<T> for HasSelf<StoreState> {
         typ: String,
         claims: String,
     ) -> Answer<String> {
-        let algorithm = convert::algorithm(algorithm);
-        let quick = |lent: &Lent, key: &str| {
-            algorithm != Algorithm::Rs256 && lent.has_ring(key, algorithm)
-        };
-        Ok(sign(accessor, key, quick, move |signer, service, key| {
-            signer.sign_jwt(service, key, algorithm, &typ, &claims, clock::now_s())
-        })
-        .await)
+        let caller = Caller::of(accessor);
+        Ok(caller.sign_jwt(key, algorithm, typ, claims).await)
     }
 
     async fn public_keys(
@@ -46,36 +40,52 @@ impl<T: Send + 'static> signer::HostWithStore<T> for HasSelf<StoreState> {
         key: String,
         algorithm: signer::Algorithm,
     ) -> Answer<String> {
-        let algorithm = convert::algorithm(algorithm);
-        let quick = |lent: &Lent, key: &str| lent.has_ring(key, algorithm);
-        Ok(sign(accessor, key, quick, move |signer, service, key| {
-            signer.public_keys(service, key, algorithm, clock::now_s())
-        })
-        .await)
+        Ok(Caller::of(accessor).public_keys(key, algorithm).await)
     }
 
     async fn hmac(accessor: &Accessor<T, Self>, key: String, data: Vec<u8>) -> Answer<Vec<u8>> {
-        let small = data.len() <= INLINE_BYTES_MAX;
-        let quick = |lent: &Lent, key: &str| {
-            small && lent.authority.signer().has_secret(&lent.service, key)
-        };
-        Ok(sign(accessor, key, quick, move |signer, service, key| {
-            signer.hmac(service, key, &data)
-        })
-        .await)
+        Ok(Caller::of(accessor).hmac(key, data).await)
     }
 }
 
-/// Uses a key of the calling service: on this core if it is `quick`.
-async fn sign<T, R: Send + 'static>(
-    accessor: &Accessor<T, HasSelf<StoreState>>,
-    key: String,
-    quick: impl FnOnce(&Lent, &str) -> bool,
-    work: impl FnOnce(&ca::Signer, &ServiceName, &str) -> Result<R, SignError> + Send + 'static,
-) -> Result<R, types::Error> {
-    let lent = lent(accessor)?;
-    let quick = quick(&lent, &key);
-    lent.sign(key, quick, work).await
+impl Caller {
+    pub(super) async fn sign_jwt(
+        &self,
+        key: String,
+        algorithm: types::Algorithm,
+        typ: String,
+        claims: String,
+    ) -> Result<String, types::Error> {
+        let (lent, algorithm) = (self.lent()?, convert::algorithm(algorithm));
+        let quick = algorithm != Algorithm::Rs256 && lent.has_ring(&key, algorithm);
+        let sign = move |signer: &ca::Signer, service: &ServiceName, key: &str| {
+            signer.sign_jwt(service, key, algorithm, &typ, &claims, clock::now_s())
+        };
+        lent.sign(key, quick, sign).await
+    }
+
+    pub(super) async fn public_keys(
+        &self,
+        key: String,
+        algorithm: types::Algorithm,
+    ) -> Result<String, types::Error> {
+        let (lent, algorithm) = (self.lent()?, convert::algorithm(algorithm));
+        let quick = lent.has_ring(&key, algorithm);
+        let show = move |signer: &ca::Signer, service: &ServiceName, key: &str| {
+            signer.public_keys(service, key, algorithm, clock::now_s())
+        };
+        lent.sign(key, quick, show).await
+    }
+
+    pub(super) async fn hmac(&self, key: String, data: Vec<u8>) -> Result<Vec<u8>, types::Error> {
+        let lent = self.lent()?;
+        let quick = data.len() <= INLINE_BYTES_MAX
+            && lent.authority.signer().has_secret(&lent.service, &key);
+        let digest = move |signer: &ca::Signer, service: &ServiceName, key: &str| {
+            signer.hmac(service, key, &data)
+        };
+        lent.sign(key, quick, digest).await
+    }
 }
 
 impl Lent {

@@ -9,6 +9,7 @@ mod convert;
 mod grant;
 mod host;
 mod keys;
+mod twin;
 
 pub use grant::{Grant, MintGrant};
 pub use host::{Ca, Lent};

@@ -7,10 +7,13 @@ use super::{
 use crate::{
     capability::{Boot, Borrower, Capability},
     name::ServiceName,
-    store::StoreState,
+    store::{ServiceContext, StoreState},
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::HashMap, sync::Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 use wasmtime::{
     Result,
     component::{Accessor, HasSelf, Linker},
@@ -22,7 +25,7 @@ wasmtime::component::bindgen!({
     imports: { default: trappable },
 });
 
-use exprsn::cache::store;
+use exprsn::cache::{store, types};
 
 /// `[capability.cache]`: limits. Each field's name carries its unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -79,7 +82,9 @@ impl Capability for Cache {
     }
 
     fn link(linker: &mut Linker<StoreState>, _grant: &Grant) -> Result<()> {
-        store::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)
+        types::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
+        store::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
+        super::twin::link(linker)
     }
 
     async fn lend(&self, borrower: &Borrower<'_>, _grant: &Grant) -> Result<Lent> {
@@ -145,16 +150,90 @@ fn check_rate(capacity: u64, refill_per_second: f64, tokens: u64) -> Result<Rate
     })
 }
 
-/// What the grant lends, while it is in force.
-fn lent<T: 'static>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Result<Lent, store::Error> {
-    accessor.with(|mut access| {
-        let service = &access.get().service;
-        service
+/// The service whose store calls. Its functions are the interface's and its twin's.
+pub(super) struct Caller(Arc<ServiceContext>);
+
+impl Caller {
+    fn of<T: 'static>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Self {
+        accessor.with(|mut access| Self::in_store(access.get()))
+    }
+
+    pub(super) fn in_store(state: &StoreState) -> Self {
+        Self(state.service.clone())
+    }
+
+    /// What the grant lends, while it is in force.
+    fn lent(&self) -> Result<&Lent, store::Error> {
+        self.0
             .check("cache", "")
             .map_err(store::Error::AccessDenied)?;
-        let lent = service.lent.cache.clone();
-        Ok(lent.expect("a grant in force is lent"))
-    })
+        Ok(self.0.lent.cache.as_ref().expect("a grant in force is lent"))
+    }
+
+    pub(super) async fn get(&self, key: String) -> Result<Option<Vec<u8>>, store::Error> {
+        let lent = self.lent()?;
+        lent.check_key(&key)?;
+        Ok(lent.memory.get(&key).map(|value| value.to_vec()))
+    }
+
+    pub(super) async fn set(
+        &self,
+        key: String,
+        value: Vec<u8>,
+        ttl_ms: Option<u64>,
+    ) -> Result<(), store::Error> {
+        let lent = self.lent()?;
+        lent.check(&key, &value, ttl_ms)?;
+        lent.memory.set(&key, value, ttl_ms);
+        Ok(())
+    }
+
+    pub(super) async fn set_if_absent(
+        &self,
+        key: String,
+        value: Vec<u8>,
+        ttl_ms: Option<u64>,
+    ) -> Result<bool, store::Error> {
+        let lent = self.lent()?;
+        lent.check(&key, &value, ttl_ms)?;
+        Ok(lent.memory.set_if_absent(&key, value, ttl_ms))
+    }
+
+    pub(super) async fn delete(&self, key: String) -> Result<bool, store::Error> {
+        let lent = self.lent()?;
+        lent.check_key(&key)?;
+        Ok(lent.memory.delete(&key))
+    }
+
+    pub(super) async fn increment(
+        &self,
+        key: String,
+        by: i64,
+        ttl_ms: Option<u64>,
+    ) -> Result<i64, store::Error> {
+        let lent = self.lent()?;
+        lent.check(&key, &[], ttl_ms)?;
+        lent.memory.increment(&key, by, ttl_ms).map_err(told)
+    }
+
+    pub(super) async fn take_tokens(
+        &self,
+        key: String,
+        capacity: u64,
+        refill_per_second: f64,
+        tokens: u64,
+    ) -> Result<store::Bucket, store::Error> {
+        let lent = self.lent()?;
+        lent.check_key(&key)?;
+        let rate = check_rate(capacity, refill_per_second, tokens)?;
+        let answer = lent.memory.take_tokens(&key, rate, tokens);
+        Ok(store::Bucket {
+            allowed: answer.allowed,
+            remaining: answer.remaining,
+            retry_after_ms: answer.retry_after_ms,
+            reset_ms: answer.reset_ms,
+        })
+    }
 }
 
 fn told(error: memory::Error) -> store::Error {
@@ -163,17 +242,14 @@ fn told(error: memory::Error) -> store::Error {
     }
 }
 
+impl types::Host for StoreState {}
 impl store::Host for StoreState {}
 
+type Answer<T> = Result<Result<T, store::Error>>;
+
 impl<T: Send + 'static> store::HostWithStore<T> for HasSelf<StoreState> {
-    async fn get(
-        accessor: &Accessor<T, Self>,
-        key: String,
-    ) -> Result<Result<Option<Vec<u8>>, store::Error>> {
-        Ok(lent(accessor).and_then(|lent| {
-            lent.check_key(&key)?;
-            Ok(lent.memory.get(&key).map(|value| value.to_vec()))
-        }))
+    async fn get(accessor: &Accessor<T, Self>, key: String) -> Answer<Option<Vec<u8>>> {
+        Ok(Caller::of(accessor).get(key).await)
     }
 
     async fn set(
@@ -181,12 +257,8 @@ impl<T: Send + 'static> store::HostWithStore<T> for HasSelf<StoreState> {
         key: String,
         value: Vec<u8>,
         ttl_ms: Option<u64>,
-    ) -> Result<Result<(), store::Error>> {
-        Ok(lent(accessor).and_then(|lent| {
-            lent.check(&key, &value, ttl_ms)?;
-            lent.memory.set(&key, value, ttl_ms);
-            Ok(())
-        }))
+    ) -> Answer<()> {
+        Ok(Caller::of(accessor).set(key, value, ttl_ms).await)
     }
 
     async fn set_if_absent(
@@ -194,21 +266,12 @@ impl<T: Send + 'static> store::HostWithStore<T> for HasSelf<StoreState> {
         key: String,
         value: Vec<u8>,
         ttl_ms: Option<u64>,
-    ) -> Result<Result<bool, store::Error>> {
-        Ok(lent(accessor).and_then(|lent| {
-            lent.check(&key, &value, ttl_ms)?;
-            Ok(lent.memory.set_if_absent(&key, value, ttl_ms))
-        }))
+    ) -> Answer<bool> {
+        Ok(Caller::of(accessor).set_if_absent(key, value, ttl_ms).await)
     }
 
-    async fn delete(
-        accessor: &Accessor<T, Self>,
-        key: String,
-    ) -> Result<Result<bool, store::Error>> {
-        Ok(lent(accessor).and_then(|lent| {
-            lent.check_key(&key)?;
-            Ok(lent.memory.delete(&key))
-        }))
+    async fn delete(accessor: &Accessor<T, Self>, key: String) -> Answer<bool> {
+        Ok(Caller::of(accessor).delete(key).await)
     }
 
     async fn increment(
@@ -216,11 +279,8 @@ impl<T: Send + 'static> store::HostWithStore<T> for HasSelf<StoreState> {
         key: String,
         by: i64,
         ttl_ms: Option<u64>,
-    ) -> Result<Result<i64, store::Error>> {
-        Ok(lent(accessor).and_then(|lent| {
-            lent.check(&key, &[], ttl_ms)?;
-            lent.memory.increment(&key, by, ttl_ms).map_err(told)
-        }))
+    ) -> Answer<i64> {
+        Ok(Caller::of(accessor).increment(key, by, ttl_ms).await)
     }
 
     async fn take_tokens(
@@ -229,18 +289,11 @@ impl<T: Send + 'static> store::HostWithStore<T> for HasSelf<StoreState> {
         capacity: u64,
         refill_per_second: f64,
         tokens: u64,
-    ) -> Result<Result<store::Bucket, store::Error>> {
-        Ok(lent(accessor).and_then(|lent| {
-            lent.check_key(&key)?;
-            let rate = check_rate(capacity, refill_per_second, tokens)?;
-            let answer = lent.memory.take_tokens(&key, rate, tokens);
-            Ok(store::Bucket {
-                allowed: answer.allowed,
-                remaining: answer.remaining,
-                retry_after_ms: answer.retry_after_ms,
-                reset_ms: answer.reset_ms,
-            })
-        }))
+    ) -> Answer<store::Bucket> {
+        let caller = Caller::of(accessor);
+        Ok(caller
+            .take_tokens(key, capacity, refill_per_second, tokens)
+            .await)
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod bucket;
 mod host;
 mod memory;
+mod twin;
 
 pub use host::{Cache, Config, Grant, Lent};
 pub use memory::{Error, Memory};

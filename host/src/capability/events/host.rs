@@ -12,7 +12,7 @@ use crate::{
     clock::now_ms,
     invocation::TraceContext,
     name::{ServiceName, matches},
-    store::StoreState,
+    store::{ServiceContext, StoreState},
     telemetry::chain,
 };
 use serde::{Deserialize, Serialize};
@@ -126,7 +126,8 @@ impl Capability for Events {
     fn link(linker: &mut Linker<StoreState>, _grant: &Grant) -> Result<()> {
         types::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
         publisher::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
-        live::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)
+        live::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
+        super::twin::link(linker)
     }
 
     async fn lend(&self, borrower: &Borrower<'_>, grant: &Grant) -> Result<Lent> {
@@ -201,31 +202,51 @@ fn told(error: queue::Error) -> types::Error {
     }
 }
 
-/// What the store that calls holds while the grant is in force for `topic`, and the trace it is in.
-fn lent<T: 'static>(
-    accessor: &Accessor<T, HasSelf<StoreState>>,
-    topic: &str,
-) -> Result<(Lent, TraceContext), types::Error> {
-    accessor.with(|mut access| {
-        let state = access.get();
-        let service = &state.service;
-        service
-            .check("events", topic)
-            .map_err(types::Error::AccessDenied)?;
-        let lent = service.lent.events.clone();
-        let lent = lent.expect("a grant in force is lent");
-        Ok((lent, state.invocation.trace))
-    })
+/// The state and the present invocation of the store that calls. Its functions are the interfaces' and their twins'.
+pub(super) struct Caller {
+    context: Arc<ServiceContext>,
+    trace: TraceContext,
 }
 
-async fn publish<T: 'static>(
-    accessor: &Accessor<T, HasSelf<StoreState>>,
-    new: publisher::NewEvent,
-) -> Result<String, types::Error> {
-    let (lent, trace) = lent(accessor, &new.topic)?;
-    let event = lent.event(new, trace)?;
-    let id = event.id.clone();
-    lent.broker.publish(event).await.map(|()| id).map_err(told)
+impl Caller {
+    fn of<T: 'static>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Self {
+        accessor.with(|mut access| Self::in_store(access.get()))
+    }
+
+    pub(super) fn in_store(state: &StoreState) -> Self {
+        Self {
+            context: state.service.clone(),
+            trace: state.invocation.trace,
+        }
+    }
+
+    /// What the grant lends, while it is in force for `topic`.
+    fn lent(&self, topic: &str) -> Result<&Lent, types::Error> {
+        self.context
+            .check("events", topic)
+            .map_err(types::Error::AccessDenied)?;
+        let lent = self.context.lent.events.as_ref();
+        Ok(lent.expect("a grant in force is lent"))
+    }
+
+    pub(super) async fn publish(&self, new: types::NewEvent) -> Result<String, types::Error> {
+        let lent = self.lent(&new.topic)?;
+        let event = lent.event(new, self.trace)?;
+        let id = event.id.clone();
+        lent.broker.publish(event).await.map(|()| id).map_err(told)
+    }
+
+    pub(super) async fn broadcast(
+        &self,
+        channel: String,
+        data: String,
+    ) -> Result<(), types::Error> {
+        self.lent("")?.broadcast(&channel, &data)
+    }
+
+    fn listen(&self, channel: &str) -> Result<Listener, types::Error> {
+        self.lent("")?.listen(channel)
+    }
 }
 
 impl types::Host for StoreState {}
@@ -237,7 +258,7 @@ impl<T: Send + 'static> publisher::HostWithStore<T> for HasSelf<StoreState> {
         accessor: &Accessor<T, Self>,
         new: publisher::NewEvent,
     ) -> Result<Result<String, types::Error>> {
-        Ok(publish(accessor, new).await)
+        Ok(Caller::of(accessor).publish(new).await)
     }
 }
 
@@ -247,14 +268,14 @@ impl<T: Send + 'static> live::HostWithStore<T> for HasSelf<StoreState> {
         channel: String,
         data: String,
     ) -> Result<Result<(), types::Error>> {
-        Ok(lent(accessor, "").and_then(|(lent, _)| lent.broadcast(&channel, &data)))
+        Ok(Caller::of(accessor).broadcast(channel, data).await)
     }
 
     async fn listen(
         accessor: &Accessor<T, Self>,
         channel: String,
     ) -> Result<Result<StreamReader<String>, types::Error>> {
-        match lent(accessor, "").and_then(|(lent, _)| lent.listen(&channel)) {
+        match Caller::of(accessor).listen(&channel) {
             Ok(listener) => accessor
                 .with(|access| StreamReader::new(access, Messages(listener)))
                 .map(Ok),

@@ -7,6 +7,7 @@
 mod event;
 mod host;
 pub mod live;
+mod twin;
 
 pub use event::{EVENT_ID_BYTES_MAX, Event, SUBJECT_BYTES_MAX, TOPIC_BYTES_MAX, delivery_queue};
 pub use host::{Config, Events, Grant, Lent};

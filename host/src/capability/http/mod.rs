@@ -5,12 +5,12 @@
 use super::{Boot, Borrower, Capability};
 use crate::{
     invocation::{Permission, Permissions},
-    mesh::{ActAs, EgressPattern, permission_of_method},
+    mesh::{self, ActAs, Egress, EgressPattern, ServiceEgress, permission_of_method},
     name::{self, ServiceName},
     store::StoreState,
 };
-use http::Uri;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use wasmtime::{Result, component::Linker, format_err};
 use wasmtime_wasi_http::{WasiHttp, WasiHttpView};
 
@@ -63,13 +63,16 @@ pub struct Allowed {
 }
 
 /// The capability.
-pub struct Http;
+pub struct Http {
+    egress: Arc<Egress>,
+}
 
 /// The scopes of one service.
 #[derive(Debug)]
 pub struct Lent {
     calls: Vec<CallGrant>,
     egress: Vec<EgressPattern>,
+    outside: Arc<ServiceEgress>,
 }
 
 impl Lent {
@@ -85,14 +88,14 @@ impl Lent {
         Some(Allowed { act_as: call.act_as, permissions: call.permissions.unwrap_or(Permissions::NONE.with(default)) })
     }
 
-    /// Whether a pattern covers a URI outside.
-    pub fn egress_allows(&self, uri: &Uri) -> bool {
-        self.egress.iter().any(|pattern| pattern.covers(uri))
+    /// What it may reach outside.
+    pub fn egress(&self) -> &[EgressPattern] {
+        &self.egress
     }
 
-    /// Whether a pattern that covers the URI spells its host out, which allows inner addresses.
-    pub fn names_host(&self, uri: &Uri) -> bool {
-        self.egress.iter().any(|pattern| pattern.names_host() && pattern.covers(uri))
+    /// The service's connections outside.
+    pub fn outside(&self) -> &Arc<ServiceEgress> {
+        &self.outside
     }
 }
 
@@ -101,8 +104,10 @@ impl Capability for Http {
     type Grant = Grant;
     type Lent = Lent;
 
-    async fn connect(_boot: &Boot, _config: Config) -> Result<Self> {
-        Ok(Self)
+    async fn connect(boot: &Boot, _config: Config) -> Result<Self> {
+        Ok(Self {
+            egress: boot.egress.clone(),
+        })
     }
 
     fn link(linker: &mut Linker<StoreState>, _grant: &Grant) -> Result<()> {
@@ -111,10 +116,12 @@ impl Capability for Http {
     }
 
     async fn lend(&self, borrower: &Borrower<'_>, grant: &Grant) -> Result<Lent> {
-        let egress = grant.egress.iter().map(|pattern| EgressPattern::parse(pattern)).collect::<Result<_, _>>();
+        let egress = mesh::parse_all(&grant.egress, true);
         Ok(Lent {
             calls: grant.call.clone(),
-            egress: egress.map_err(|error| format_err!("[grants.http] of {}: {error}", borrower.name))?,
+            egress: egress
+                .map_err(|error| format_err!("[grants.http] of {}: {error}", borrower.name))?,
+            outside: self.egress.of(borrower.name),
         })
     }
 }
@@ -129,7 +136,12 @@ mod tests {
             r#"call = [{ service = "exprsn-herald", methods = ["POST"], paths = ["/api/notifications/*"] }]"#,
         )
         .unwrap();
-        let lent = Lent { calls: grant.call, egress: Vec::new() };
+        let egress = Egress::new(mesh::Resolver::system(), "").unwrap();
+        let lent = Lent {
+            calls: grant.call,
+            egress: Vec::new(),
+            outside: egress.of(&ServiceName::parse("exprsn-timeline").unwrap()),
+        };
         let herald = ServiceName::parse("exprsn-herald").unwrap();
         let allowed = lent.call_grant(&herald, "POST", "/api/notifications/bulk").unwrap();
         assert!(allowed.permissions.contains(Permission::Write) && !allowed.permissions.contains(Permission::Read));

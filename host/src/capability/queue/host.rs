@@ -93,7 +93,8 @@ impl Capability for Queue {
 
     fn link(linker: &mut Linker<StoreState>, _grant: &Grant) -> Result<()> {
         types::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
-        client::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)
+        client::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
+        super::twin::link(linker)
     }
 
     async fn lend(&self, _borrower: &Borrower<'_>, grant: &Grant) -> Result<Lent> {
@@ -104,21 +105,22 @@ impl Capability for Queue {
     }
 }
 
-/// The state and the present invocation of the store that calls.
-struct Call {
+/// The state and the present invocation of the store that calls. Its functions are the interface's and its twin's.
+pub(super) struct Call {
     context: Arc<crate::store::ServiceContext>,
     invocation: Arc<crate::invocation::Invocation>,
 }
 
 impl Call {
     fn of<T: 'static>(accessor: &Accessor<T, HasSelf<StoreState>>) -> Self {
-        accessor.with(|mut access| {
-            let state = access.get();
-            Self {
-                context: state.service.clone(),
-                invocation: state.invocation.clone(),
-            }
-        })
+        accessor.with(|mut access| Self::in_store(access.get()))
+    }
+
+    pub(super) fn in_store(state: &StoreState) -> Self {
+        Self {
+            context: state.service.clone(),
+            invocation: state.invocation.clone(),
+        }
     }
 
     /// What the grant lends, while it is in force for `queue`.
@@ -215,33 +217,104 @@ impl client::Host for StoreState {}
 
 type Answer<T> = Result<Result<T, types::Error>>;
 
-/// Looking into a queue needs either grant for it.
-async fn look<T>(
-    call: &Call,
-    queue: &str,
-    read: impl AsyncFnOnce(&Broker) -> backend::Result<T>,
-) -> Result<T, types::Error> {
-    let lent = call.lent(queue)?;
-    lent.grant.allow_produce(queue).map_err(denied)?;
-    read(&lent.broker).await.map_err(told)
-}
+impl Call {
+    /// Looking into a queue needs either grant for it.
+    async fn look<T>(
+        &self,
+        queue: &str,
+        read: impl AsyncFnOnce(&Broker) -> backend::Result<T>,
+    ) -> Result<T, types::Error> {
+        let lent = self.lent(queue)?;
+        lent.grant.allow_produce(queue).map_err(denied)?;
+        read(&lent.broker).await.map_err(told)
+    }
 
-async fn manage(
-    call: &Call,
-    queue: &str,
-    change: impl AsyncFnOnce(&Broker) -> backend::Result<()>,
-) -> Result<(), types::Error> {
-    let lent = call.lent(queue)?;
-    lent.grant.allow_manage(queue).map_err(denied)?;
-    change(&lent.broker).await.map_err(told)
-}
+    async fn manage(
+        &self,
+        queue: &str,
+        change: impl AsyncFnOnce(&Broker) -> backend::Result<()>,
+    ) -> Result<(), types::Error> {
+        let lent = self.lent(queue)?;
+        lent.grant.allow_manage(queue).map_err(denied)?;
+        change(&lent.broker).await.map_err(told)
+    }
 
-async fn add(call: &Call, queue: &str, jobs: Vec<NewJob>) -> Result<Vec<String>, types::Error> {
-    // A name that is not allowed is invalid and never granted: deliveries of events are not for guests to add.
-    check_queue_name(queue).map_err(told)?;
-    let lent = call.lent(queue)?;
-    lent.grant.allow_produce(queue).map_err(denied)?;
-    lent.broker.add_many(queue, jobs).await.map_err(told)
+    async fn add_all(&self, queue: &str, jobs: Vec<NewJob>) -> Result<Vec<String>, types::Error> {
+        // A name that is not allowed is invalid and never granted: deliveries of events are not for guests to add.
+        check_queue_name(queue).map_err(told)?;
+        let lent = self.lent(queue)?;
+        lent.grant.allow_produce(queue).map_err(denied)?;
+        lent.broker.add_many(queue, jobs).await.map_err(told)
+    }
+
+    pub(super) async fn add(
+        &self,
+        queue: String,
+        name: String,
+        data: String,
+        options: types::Options,
+    ) -> Result<String, types::Error> {
+        let job = self.new_job(name, data, options);
+        let mut ids = self.add_all(&queue, vec![job]).await?;
+        Ok(ids.pop().expect("one job was added, one id is answered"))
+    }
+
+    pub(super) async fn add_many(
+        &self,
+        queue: String,
+        jobs: Vec<types::NewJob>,
+    ) -> Result<Vec<String>, types::Error> {
+        let jobs = jobs.into_iter();
+        let jobs = jobs.map(|job| self.new_job(job.name, job.data, job.options));
+        self.add_all(&queue, jobs.collect()).await
+    }
+
+    pub(super) async fn get(&self, queue: String, id: String) -> Result<types::Job, types::Error> {
+        let get = async |broker: &Broker| broker.get(&queue, &id).await;
+        self.look(&queue, get).await.map(shown)
+    }
+
+    pub(super) async fn list(
+        &self,
+        queue: String,
+        state: types::State,
+        offset: u32,
+        limit: u32,
+    ) -> Result<Vec<types::Job>, types::Error> {
+        let (state, offset, limit) = (meant_state(state), offset.into(), limit.into());
+        let list = async |broker: &Broker| broker.list(&queue, state, offset, limit).await;
+        let jobs = self.look(&queue, list).await?;
+        Ok(jobs.into_iter().map(shown).collect())
+    }
+
+    pub(super) async fn counts(&self, queue: String) -> Result<types::JobCounts, types::Error> {
+        let count = async |broker: &Broker| broker.counts(&queue).await;
+        let counts = self.look(&queue, count).await?;
+        Ok(types::JobCounts {
+            waiting: counts.waiting,
+            delayed: counts.delayed,
+            prioritized: counts.prioritized,
+            active: counts.active,
+            completed: counts.completed,
+            failed: counts.failed,
+            paused: counts.paused,
+        })
+    }
+
+    pub(super) async fn remove(&self, queue: String, id: String) -> Result<(), types::Error> {
+        let remove = async |broker: &Broker| broker.remove(&queue, &id).await;
+        self.manage(&queue, remove).await
+    }
+
+    pub(super) async fn retry(&self, queue: String, id: String) -> Result<(), types::Error> {
+        let retry = async |broker: &Broker| broker.retry(&queue, &id).await;
+        self.manage(&queue, retry).await
+    }
+
+    pub(super) async fn pause(&self, queue: String, paused: bool) -> Result<(), types::Error> {
+        let pause = async |broker: &Broker| broker.pause(&queue, paused).await;
+        self.manage(&queue, pause).await
+    }
 }
 
 impl<T: Send + 'static> client::HostWithStore<T> for HasSelf<StoreState> {
@@ -252,11 +325,7 @@ impl<T: Send + 'static> client::HostWithStore<T> for HasSelf<StoreState> {
         data: String,
         options: client::Options,
     ) -> Answer<String> {
-        let call = Call::of(accessor);
-        let job = call.new_job(name, data, options);
-        Ok(add(&call, &queue, vec![job])
-            .await
-            .map(|mut ids| ids.pop().expect("one job was added, one id is answered")))
+        Ok(Call::of(accessor).add(queue, name, data, options).await)
     }
 
     async fn add_many(
@@ -264,18 +333,11 @@ impl<T: Send + 'static> client::HostWithStore<T> for HasSelf<StoreState> {
         queue: String,
         jobs: Vec<client::NewJob>,
     ) -> Answer<Vec<String>> {
-        let call = Call::of(accessor);
-        let jobs = jobs
-            .into_iter()
-            .map(|job| call.new_job(job.name, job.data, job.options))
-            .collect();
-        Ok(add(&call, &queue, jobs).await)
+        Ok(Call::of(accessor).add_many(queue, jobs).await)
     }
 
     async fn get(accessor: &Accessor<T, Self>, queue: String, id: String) -> Answer<types::Job> {
-        let call = Call::of(accessor);
-        let job = look(&call, &queue, async |broker| broker.get(&queue, &id).await).await;
-        Ok(job.map(shown))
+        Ok(Call::of(accessor).get(queue, id).await)
     }
 
     async fn list(
@@ -285,43 +347,23 @@ impl<T: Send + 'static> client::HostWithStore<T> for HasSelf<StoreState> {
         offset: u32,
         limit: u32,
     ) -> Answer<Vec<types::Job>> {
-        let call = Call::of(accessor);
-        let state = meant_state(state);
-        let jobs = look(&call, &queue, async |broker| {
-            broker
-                .list(&queue, state, offset.into(), limit.into())
-                .await
-        });
-        Ok(jobs.await.map(|jobs| jobs.into_iter().map(shown).collect()))
+        Ok(Call::of(accessor).list(queue, state, offset, limit).await)
     }
 
     async fn counts(accessor: &Accessor<T, Self>, queue: String) -> Answer<types::JobCounts> {
-        let call = Call::of(accessor);
-        let counts = look(&call, &queue, async |broker| broker.counts(&queue).await).await;
-        Ok(counts.map(|counts| types::JobCounts {
-            waiting: counts.waiting,
-            delayed: counts.delayed,
-            prioritized: counts.prioritized,
-            active: counts.active,
-            completed: counts.completed,
-            failed: counts.failed,
-            paused: counts.paused,
-        }))
+        Ok(Call::of(accessor).counts(queue).await)
     }
 
     async fn remove(accessor: &Accessor<T, Self>, queue: String, id: String) -> Answer<()> {
-        let call = Call::of(accessor);
-        Ok(manage(&call, &queue, async |broker| broker.remove(&queue, &id).await).await)
+        Ok(Call::of(accessor).remove(queue, id).await)
     }
 
     async fn retry(accessor: &Accessor<T, Self>, queue: String, id: String) -> Answer<()> {
-        let call = Call::of(accessor);
-        Ok(manage(&call, &queue, async |broker| broker.retry(&queue, &id).await).await)
+        Ok(Call::of(accessor).retry(queue, id).await)
     }
 
     async fn pause(accessor: &Accessor<T, Self>, queue: String, paused: bool) -> Answer<()> {
-        let call = Call::of(accessor);
-        Ok(manage(&call, &queue, async |broker| broker.pause(&queue, paused).await).await)
+        Ok(Call::of(accessor).pause(queue, paused).await)
     }
 }
 

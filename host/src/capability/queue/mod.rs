@@ -16,6 +16,7 @@ mod limits;
 mod relay;
 mod schedule;
 mod sqlite;
+mod twin;
 mod upkeep;
 
 pub use backend::{Backend, Error, Message, NextDue, Recurrence, Subscription, Take, Taken};

@@ -29,15 +29,15 @@ use wasmtime::{
 pub struct OpenTransaction(Arc<Transaction>);
 
 type Own = HasSelf<StoreState>;
-type Answer<T> = Result<Result<T, Error>>;
+pub(super) type Answer<T> = Result<Result<T, Error>>;
 type Streamed = (
     Vec<String>,
     StreamReader<Row>,
     FutureReader<Result<(), Error>>,
 );
 
-/// The state and the present invocation of the store that calls.
-struct Caller {
+/// The state and the present invocation of the store that calls. Its functions are the interface's and its twin's.
+pub(super) struct Caller {
     context: Arc<ServiceContext>,
     invocation: Arc<Invocation>,
 }
@@ -47,7 +47,7 @@ impl Caller {
         accessor.with(|mut store| Self::in_store(store.get()))
     }
 
-    fn in_store(state: &StoreState) -> Self {
+    pub(super) fn in_store(state: &StoreState) -> Self {
         Self {
             context: state.service.clone(),
             invocation: state.invocation.clone(),
@@ -71,17 +71,17 @@ impl Caller {
         Ok((&lent.database, call))
     }
 
-    async fn query(&self, text: String, parameters: Vec<Value>) -> Result<RowSet, Error> {
+    pub(super) async fn query(&self, text: String, parameters: Vec<Value>) -> Result<RowSet, Error> {
         let (database, call) = self.database()?;
         database.query(call, Statement { text, parameters }).await
     }
 
-    async fn execute(&self, text: String, parameters: Vec<Value>) -> Result<u64, Error> {
+    pub(super) async fn execute(&self, text: String, parameters: Vec<Value>) -> Result<u64, Error> {
         let (database, call) = self.database()?;
         database.execute(call, Statement { text, parameters }).await
     }
 
-    async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<RowSet>, Error> {
+    pub(super) async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<RowSet>, Error> {
         let (database, call) = self.database()?;
         database.batch(call, statements).await
     }
@@ -91,32 +91,42 @@ impl Caller {
         database.stream(call, Statement { text, parameters }).await
     }
 
-    async fn begin(&self) -> Result<Transaction, Error> {
+    pub(super) async fn begin(&self) -> Result<Transaction, Error> {
         let (database, call) = self.database()?;
         database.begin(call).await
     }
 }
 
-/// A transaction with the state of the store that calls it.
-struct Within {
+/// A transaction with the state of the store that calls it. Its functions are the resource's and its twin's.
+pub(super) struct Within {
     transaction: Arc<Transaction>,
     caller: Caller,
 }
 
 impl Within {
-    async fn query(&self, text: String, parameters: Vec<Value>) -> Result<RowSet, Error> {
+    pub(super) fn in_store(
+        state: &StoreState,
+        transaction: &Resource<OpenTransaction>,
+    ) -> Result<Self> {
+        Ok(Self {
+            transaction: state.table.get(transaction)?.0.clone(),
+            caller: Caller::in_store(state),
+        })
+    }
+
+    pub(super) async fn query(&self, text: String, parameters: Vec<Value>) -> Result<RowSet, Error> {
         let (_, call) = self.caller.database()?;
         let statement = Statement { text, parameters };
         self.transaction.query(call, statement).await
     }
 
-    async fn execute(&self, text: String, parameters: Vec<Value>) -> Result<u64, Error> {
+    pub(super) async fn execute(&self, text: String, parameters: Vec<Value>) -> Result<u64, Error> {
         let (_, call) = self.caller.database()?;
         let statement = Statement { text, parameters };
         self.transaction.execute(call, statement).await
     }
 
-    async fn add_job(&self, job: OutboxJob) -> Result<String, Error> {
+    pub(super) async fn add_job(&self, job: OutboxJob) -> Result<String, Error> {
         let context = &self.caller.context;
         context
             .check("queue", &job.queue)
@@ -124,7 +134,7 @@ impl Within {
         self.announce(self.caller.lent()?.announcer.job(job)?).await
     }
 
-    async fn publish(&self, event: OutboxEvent) -> Result<String, Error> {
+    pub(super) async fn publish(&self, event: OutboxEvent) -> Result<String, Error> {
         let context = &self.caller.context;
         context
             .check("events", &event.topic)
@@ -142,9 +152,13 @@ impl Within {
         Ok(id)
     }
 
-    async fn commit(&self) -> Result<(), Error> {
+    pub(super) async fn commit(&self) -> Result<(), Error> {
         self.caller.lent()?;
         self.transaction.commit().await
+    }
+
+    pub(super) async fn rollback(&self) -> Result<(), Error> {
+        self.transaction.roll_back().await
     }
 }
 
@@ -152,13 +166,7 @@ fn open<U: 'static>(
     accessor: &Accessor<U, Own>,
     transaction: &Resource<OpenTransaction>,
 ) -> Result<Within> {
-    accessor.with(|mut store| {
-        let state = store.get();
-        Ok(Within {
-            transaction: state.table.get(transaction)?.0.clone(),
-            caller: Caller::in_store(state),
-        })
-    })
+    accessor.with(|mut store| Within::in_store(store.get(), transaction))
 }
 
 impl types::Host for StoreState {}
@@ -240,6 +248,15 @@ impl<D> StreamProducer<D> for Rows {
     }
 }
 
+/// Hands a transaction to the guest.
+pub(super) fn opened(
+    state: &mut StoreState,
+    transaction: Transaction,
+) -> Answer<Resource<OpenTransaction>> {
+    let open = OpenTransaction(Arc::new(transaction));
+    Ok(Ok(state.table.push(open)?))
+}
+
 impl HostTransaction for StoreState {
     /// Rolls back what is not committed, once calls under way have ended.
     fn drop(&mut self, transaction: Resource<OpenTransaction>) -> Result<()> {
@@ -251,12 +268,7 @@ impl HostTransaction for StoreState {
 impl<U: Send + 'static> HostTransactionWithStore<U> for Own {
     async fn begin(accessor: &Accessor<U, Self>) -> Answer<Resource<OpenTransaction>> {
         match Caller::of(accessor).begin().await {
-            Ok(transaction) => accessor.with(|mut store| {
-                Ok(Ok(store
-                    .get()
-                    .table
-                    .push(OpenTransaction(Arc::new(transaction)))?))
-            }),
+            Ok(transaction) => accessor.with(|mut store| opened(store.get(), transaction)),
             Err(error) => Ok(Err(error)),
         }
     }
@@ -300,6 +312,6 @@ impl<U: Send + 'static> HostTransactionWithStore<U> for Own {
     }
 
     async fn rollback(accessor: &Accessor<U, Self>, this: Resource<OpenTransaction>) -> Answer<()> {
-        Ok(open(accessor, &this)?.transaction.roll_back().await)
+        Ok(open(accessor, &this)?.rollback().await)
     }
 }

@@ -11,6 +11,7 @@ pub mod migrate;
 pub mod outbox;
 mod run;
 mod sqlite;
+mod twin;
 mod value;
 
 #[cfg(test)]
@@ -277,7 +278,8 @@ impl Capability for Sql {
 
     fn link(linker: &mut Linker<StoreState>, _grant: &Grant) -> Result<()> {
         types::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
-        database::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)
+        database::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
+        twin::link(linker)
     }
 
     /// Opens the service's database and brings its schema up to the version's migrations.

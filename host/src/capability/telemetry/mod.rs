@@ -3,6 +3,7 @@
 //! Also what stands behind WASI's baseline for every store: nothing, but that stdout and stderr go to the service's log.
 
 mod stdio;
+mod twin;
 
 use super::{Boot, Borrower, Capability, queue::Broker};
 use crate::{
@@ -34,7 +35,7 @@ wasmtime::component::bindgen!({
     },
 });
 
-use exprsn::telemetry::{logging, metrics, service};
+use exprsn::telemetry::{logging, metrics, service, types};
 
 /// Bytes of one log message that are kept.
 const MESSAGE_BYTES_MAX: usize = 8 << 10;
@@ -118,7 +119,9 @@ impl Capability for Telemetry {
     fn link(linker: &mut Linker<StoreState>, _grant: &Grant) -> Result<()> {
         logging::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
         metrics::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
-        service::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)
+        types::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
+        service::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
+        twin::link(linker)
     }
 
     async fn lend(&self, borrower: &Borrower<'_>, _grant: &Grant) -> Result<Lent> {
@@ -192,14 +195,22 @@ impl metrics::Host for StoreState {
     }
 }
 
+impl types::Host for StoreState {}
 impl service::Host for StoreState {}
 
 impl<T: Send + 'static> service::HostWithStore<T> for HasSelf<StoreState> {
     async fn status(accessor: &Accessor<T, Self>) -> Result<service::Health> {
         let context = accessor.with(|mut access| access.get().service.clone());
-        let held = lent(&context);
+        Ok(context.status().await)
+    }
+}
+
+impl ServiceContext {
+    /// The service as the host sees it; asks the backends.
+    async fn status(&self) -> types::Health {
+        let held = lent(self);
         let database = async {
-            match (held, &context.lent.sql) {
+            match (held, &self.lent.sql) {
                 (Some(held), Some(sql)) => Some(tokio::time::timeout(held.health_max, sql.is_healthy()).await.unwrap_or(false)),
                 _ => None,
             }
@@ -211,13 +222,13 @@ impl<T: Send + 'static> service::HostWithStore<T> for HasSelf<StoreState> {
             }
         };
         let (database, broker) = tokio::join!(database, broker);
-        Ok(service::Health {
-            name: context.name.to_string(),
-            version: context.version.clone(),
-            uptime_ms: u64::try_from(context.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        types::Health {
+            name: self.name.to_string(),
+            version: self.version.clone(),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             database,
             broker,
-        })
+        }
     }
 }
 
