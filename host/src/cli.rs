@@ -11,6 +11,7 @@ mod queue;
 mod services;
 mod token;
 mod up;
+mod wit;
 
 use clap::{Parser, Subcommand};
 use output::{EXIT_CODES, Result};
@@ -51,6 +52,7 @@ enum Command {
     #[command(subcommand)]
     Token(token::TokenCommand),
     Demo(demo::DemoArgs),
+    Wit(wit::WitArgs),
     #[command(hide = true)]
     Compile(compile::CompileArgs),
 }
@@ -86,6 +88,7 @@ impl Cli {
         match self.command {
             Command::Up(command) => command.run(),
             Command::Compile(command) => command.run(),
+            Command::Wit(command) => command.run(),
             command => {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -109,7 +112,9 @@ impl Command {
             Self::Db(command) => command.run().await,
             Self::Token(command) => command.run().await,
             Self::Demo(command) => command.run().await,
-            Self::Up(_) | Self::Compile(_) => unreachable!("run without a runtime of ours"),
+            Self::Up(_) | Self::Compile(_) | Self::Wit(_) => {
+                unreachable!("run without a runtime of ours")
+            }
         }
     }
 }
@@ -158,6 +163,10 @@ mod tests {
             "exprsn token issue --subject user:a --permissions read,write",
             "exprsn token validate -",
             "exprsn demo --users 5 --posts 7 --concurrency 2 --seed 1 --json",
+            "exprsn wit",
+            "exprsn wit sql --json",
+            "exprsn wit --out wit",
+            "exprsn wit --check wit --json",
             "exprsn compile --memory-bytes-max 1 --cpu-s-max 1",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");

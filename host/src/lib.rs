@@ -24,4 +24,5 @@ pub mod sqlite;
 pub mod store;
 pub mod telemetry;
 pub mod trigger;
+pub mod wit;
 pub mod withheld;

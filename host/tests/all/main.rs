@@ -27,3 +27,4 @@ mod start;
 mod telemetry;
 mod timeline;
 mod twins;
+mod wit;
