@@ -3,7 +3,9 @@
 //! **Invariant:** the snapshot grows; what is in it is taken out by nobody, and changed by additions only.
 
 use crate::build_components::build_host;
-use crate::shell::{About, Failure, Result, command, entries, file_name, run, say, target_dir, write_if_changed};
+use crate::shell::{
+    About, Failure, Result, command, entries, file_name, run, say, target_dir, write_if_changed,
+};
 use std::path::{Path, PathBuf};
 
 /// Folders below `wit/` whose folders are packages.
@@ -80,7 +82,10 @@ pub fn wit_publish(root: &Path) -> Result<()> {
         std::fs::create_dir_all(&folder).about("creating", &folder)?;
         std::fs::copy(path, folder.join(file_name(path))).about("copying", path)?;
     }
-    say(&format!("{} files are published in {PUBLISHED}", files.len()));
+    say(&format!(
+        "{} files are published in {PUBLISHED}",
+        files.len()
+    ));
     Ok(())
 }
 
@@ -92,7 +97,10 @@ mod tests {
     fn the_list_has_packages_of_both_folders() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let list = list(&root).unwrap();
-        for path in ["deps/exprsn-sql/sql-sync.wit", "extension/wasi-http-0.2/http.wit"] {
+        for path in [
+            "deps/exprsn-sql/sql-sync.wit",
+            "extension/wasi-http-0.2/http.wit",
+        ] {
             assert!(list.contains(&format!("    \"{path}\",\n")), "{list}");
         }
         assert_eq!(stale(&root).unwrap(), None);

@@ -121,7 +121,12 @@ impl WitArgs {
         let files = files_of(package, sources);
         if self.json {
             let mut described = described(package);
-            described["files"] = json!(files.iter().copied().collect::<std::collections::BTreeMap<_, _>>());
+            described["files"] = json!(
+                files
+                    .iter()
+                    .copied()
+                    .collect::<std::collections::BTreeMap<_, _>>()
+            );
             return print_json(&described);
         }
         let texts: Vec<&str> = files.into_iter().map(|(_, text)| text.trim_end()).collect();
@@ -222,7 +227,8 @@ fn read_packages(place: &Path) -> Result<Sources> {
         }
         for (file, path) in entries(&path)? {
             if file.ends_with(".wit") {
-                let text = fs::read_to_string(&path).map_err(|error| cannot("read", &path, &error))?;
+                let text =
+                    fs::read_to_string(&path).map_err(|error| cannot("read", &path, &error))?;
                 sources.insert(format!("{folder}/{file}"), text);
             }
         }

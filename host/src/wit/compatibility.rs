@@ -126,7 +126,10 @@ fn add_type(resolve: &Resolve, name: &str, id: TypeId, items: &mut Items) {
             return;
         }
     };
-    items.insert(name.to_owned(), format!("{kind} {{ {} }}", names.join(", ")));
+    items.insert(
+        name.to_owned(),
+        format!("{kind} {{ {} }}", names.join(", ")),
+    );
 }
 
 /// The definition behind `use` and plain renaming. Which interface it stands in matters to nobody but for resources.
@@ -167,7 +170,11 @@ fn definition_text(resolve: &Resolve, definition: &TypeDef) -> String {
         }
         TypeDefKind::Option(ty) => format!("option<{}>", text(ty)),
         TypeDefKind::Result(result) => {
-            format!("result<{}, {}>", optional(&result.ok), optional(&result.err))
+            format!(
+                "result<{}, {}>",
+                optional(&result.ok),
+                optional(&result.err)
+            )
         }
         TypeDefKind::List(ty) => format!("list<{}>", text(ty)),
         TypeDefKind::FixedLengthList(ty, length) => format!("list<{}, {length}>", text(ty)),
@@ -175,7 +182,11 @@ fn definition_text(resolve: &Resolve, definition: &TypeDef) -> String {
         TypeDefKind::Future(ty) => format!("future<{}>", optional(ty)),
         TypeDefKind::Stream(ty) => format!("stream<{}>", optional(ty)),
         TypeDefKind::Type(ty) => text(ty),
-        other => format!("{} {}", other.as_str(), definition.name.as_deref().unwrap_or("_")),
+        other => format!(
+            "{} {}",
+            other.as_str(),
+            definition.name.as_deref().unwrap_or("_")
+        ),
     }
 }
 
@@ -186,13 +197,19 @@ fn signature(resolve: &Resolve, function: &Function) -> String {
         FunctionKind::Static(_) | FunctionKind::AsyncStatic(_) => "static func",
         FunctionKind::Constructor(_) => "constructor",
     };
-    let asynchronous = if function.kind.is_async() { "async " } else { "" };
+    let asynchronous = if function.kind.is_async() {
+        "async "
+    } else {
+        ""
+    };
     let parameters = function.params.iter();
     let parameters: Vec<_> = parameters
         .map(|parameter| format!("{}: {}", parameter.name, type_text(resolve, &parameter.ty)))
         .collect();
     let result = function.result.as_ref();
-    let result = result.map_or(String::new(), |ty| format!(" -> {}", type_text(resolve, ty)));
+    let result = result.map_or(String::new(), |ty| {
+        format!(" -> {}", type_text(resolve, ty))
+    });
     format!("{asynchronous}{kind}({}){result}", parameters.join(", "))
 }
 
@@ -212,7 +229,10 @@ fn add_world(resolve: &Resolve, name: &str, world: &World, items: &mut Items) {
         }
     }
     exports.sort();
-    items.insert(name.to_owned(), format!("exports {{ {} }}", exports.join(", ")));
+    items.insert(
+        name.to_owned(),
+        format!("exports {{ {} }}", exports.join(", ")),
+    );
 }
 
 fn world_item(resolve: &Resolve, key: &WorldKey, item: &WorldItem) -> String {

@@ -35,3 +35,4 @@ mod swap;
 mod telemetry;
 mod timeline;
 mod twins;
+mod wit;

@@ -48,10 +48,16 @@ fn additions_and_moves_are_compatible() {
     let changes = [
         ("", ""),
         ("thing@1.0.0", "thing@1.4.2"),
-        ("interface worker", "interface more { f: func(); }\ninterface worker"),
+        (
+            "interface worker",
+            "interface more { f: func(); }\ninterface worker",
+        ),
         ("  all:", "  one: func() -> point;\n  all:"),
         ("    take:", "    leave: async func();\n    take:"),
-        ("  enum colour", "  record line { a: point, b: point }\n  enum colour"),
+        (
+            "  enum colour",
+            "  record line { a: point, b: point }\n  enum colour",
+        ),
         ("import store;", "import store; import types;"),
         ("world guest", "world other { import worker; }\nworld guest"),
         ("interface types {", "/// Documented.\ninterface types {"),
@@ -77,35 +83,105 @@ fn additions_and_moves_are_compatible() {
 #[test]
 fn removals_and_changes_are_named() {
     let changes = [
-        ("thing@1.0.0", "thing@2.0.0", "exprsn:thing@1/store was removed"),
-        ("interface worker {", "interface laborer {", "exprsn:thing@1/worker was removed"),
-        ("  all: func() -> points;\n", "", "exprsn:thing@1/store.all was removed"),
-        ("get: async func", "get: func", "store.get was `async func(key: string) -> result<option<point>, error>` and is now `func("),
-        ("(key: string) -> result", "(name: string) -> result", "store.get was"),
-        ("(key: string) -> result", "(key: string, more: u8) -> result", "store.get was"),
+        (
+            "thing@1.0.0",
+            "thing@2.0.0",
+            "exprsn:thing@1/store was removed",
+        ),
+        (
+            "interface worker {",
+            "interface laborer {",
+            "exprsn:thing@1/worker was removed",
+        ),
+        (
+            "  all: func() -> points;\n",
+            "",
+            "exprsn:thing@1/store.all was removed",
+        ),
+        (
+            "get: async func",
+            "get: func",
+            "store.get was `async func(key: string) -> result<option<point>, error>` and is now `func(",
+        ),
+        (
+            "(key: string) -> result",
+            "(name: string) -> result",
+            "store.get was",
+        ),
+        (
+            "(key: string) -> result",
+            "(key: string, more: u8) -> result",
+            "store.get was",
+        ),
         ("-> points", "-> list<point>", "store.all was"),
         ("x: u32, ", "", "types.point.x was removed"),
-        ("x: u32, ", "x: u64, ", "types.point.x was `u32` and is now `u64`"),
-        ("y: u32 }", "y: u32, z: u32 }", "types.point was `record { x, y }` and is now `record { x, y, z }`"),
+        (
+            "x: u32, ",
+            "x: u64, ",
+            "types.point.x was `u32` and is now `u64`",
+        ),
+        (
+            "y: u32 }",
+            "y: u32, z: u32 }",
+            "types.point was `record { x, y }` and is now `record { x, y, z }`",
+        ),
         ("x: u32, y: u32", "y: u32, x: u32", "types.point was"),
         (", not-found }", " }", "types.error.not-found was removed"),
         (", not-found }", ", not-found, other }", "types.error was"),
-        ("invalid(string)", "invalid", "types.error.invalid was `string` and is now `nothing`"),
-        ("red, green", "red", "types.colour was `enum { red, green }`"),
+        (
+            "invalid(string)",
+            "invalid",
+            "types.error.invalid was `string` and is now `nothing`",
+        ),
+        (
+            "red, green",
+            "red",
+            "types.colour was `enum { red, green }`",
+        ),
         ("read, write", "read, write, append", "types.rights was"),
         ("list<point>", "list<u32>", "types.points was"),
-        ("    take: async func() -> result<_, error>;\n", "", "store.lock.take was removed"),
-        ("steal: static func(lock: borrow<lock>)", "steal: func()", "store.lock.steal was `static func"),
-        ("constructor(key: string)", "constructor(key: u32)", "store.lock.constructor was"),
-        ("import store;", "", "world exprsn:thing@1/imports: import exprsn:thing@1/store was removed"),
-        ("export worker;", "export worker; export store;", "world exprsn:thing@1/guest was"),
-        ("handle: async func(point: point);", "handle: async func(point: point); stop: func();", "exprsn:thing@1/worker as guests export it was"),
-        ("world guest { export worker; }", "", "world exprsn:thing@1/guest was removed"),
+        (
+            "    take: async func() -> result<_, error>;\n",
+            "",
+            "store.lock.take was removed",
+        ),
+        (
+            "steal: static func(lock: borrow<lock>)",
+            "steal: func()",
+            "store.lock.steal was `static func",
+        ),
+        (
+            "constructor(key: string)",
+            "constructor(key: u32)",
+            "store.lock.constructor was",
+        ),
+        (
+            "import store;",
+            "",
+            "world exprsn:thing@1/imports: import exprsn:thing@1/store was removed",
+        ),
+        (
+            "export worker;",
+            "export worker; export store;",
+            "world exprsn:thing@1/guest was",
+        ),
+        (
+            "handle: async func(point: point);",
+            "handle: async func(point: point); stop: func();",
+            "exprsn:thing@1/worker as guests export it was",
+        ),
+        (
+            "world guest { export worker; }",
+            "",
+            "world exprsn:thing@1/guest was removed",
+        ),
     ];
     for (from, to, expected) in changes {
         // Every use of a renamed interface is renamed with it.
         let to = if from == "interface worker {" {
-            PUBLISHED.replace(from, to).replace("export worker", "export laborer")
+            PUBLISHED
+                .replace(from, to)
+                .replace("export worker", "export laborer")
         } else {
             assert!(PUBLISHED.contains(from), "no `{from}` to change");
             PUBLISHED.replacen(from, to, 1)
@@ -121,17 +197,31 @@ fn removals_and_changes_are_named() {
 #[test]
 fn a_resource_stays_in_its_interface() {
     let moved = PUBLISHED
-        .replace("  resource lock {", "  use locks.{lock as held};\n  resource lock {")
-        .replace("interface worker", "interface locks { resource lock; }\ninterface worker");
-    assert_eq!(broken(&parse(PUBLISHED), &parse(&moved)), Vec::<String>::new());
+        .replace(
+            "  resource lock {",
+            "  use locks.{lock as held};\n  resource lock {",
+        )
+        .replace(
+            "interface worker",
+            "interface locks { resource lock; }\ninterface worker",
+        );
+    assert_eq!(
+        broken(&parse(PUBLISHED), &parse(&moved)),
+        Vec::<String>::new()
+    );
     let own = "resource lock {
     constructor(key: string);
     take: async func() -> result<_, error>;
     steal: static func(lock: borrow<lock>) -> bucket;
   }";
-    let broken = change(own, "use locks.{lock};\n}\ninterface locks { resource lock;");
+    let broken = change(
+        own,
+        "use locks.{lock};\n}\ninterface locks { resource lock;",
+    );
     assert!(
-        broken.iter().any(|item| item.contains("store.lock was `resource of exprsn:thing@1/store`")),
+        broken
+            .iter()
+            .any(|item| item.contains("store.lock was `resource of exprsn:thing@1/store`")),
         "{broken:?}"
     );
 }
