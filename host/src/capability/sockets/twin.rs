@@ -3,7 +3,7 @@
 use super::{
     connection::Socket,
     host::{Answer, Caller, Open},
-    types::{Address, Error, TlsMode},
+    exprsn::sockets::types::{Address, Error, TlsMode},
 };
 use crate::{capability::twin, store::StoreState};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ wasmtime::component::bindgen!({
     world: "exprsn:sockets/imports-sync",
     imports: { default: async | trappable },
     with: {
-        "exprsn:sockets/types": super::types,
+        "exprsn:sockets/types": super::exprsn::sockets::types,
         "exprsn:sockets/tcp-sync.connection": super::connection::Socket,
     },
     require_store_data_send: true,
