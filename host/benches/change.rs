@@ -40,7 +40,8 @@ fn checks() -> [Row; 2] {
     let timed = || {
         let begun = Instant::now();
         for _ in 0..CHECKS {
-            let checked = black_box(&in_force).check(black_box("queue"), black_box("timeline-fanout"));
+            let checked =
+                black_box(&in_force).check(black_box("queue"), black_box("timeline-fanout"));
             black_box(checked).expect("nobody withholds it");
         }
         begun.elapsed().as_secs_f64() * 1e9 / f64::from(CHECKS)
@@ -67,7 +68,11 @@ fn swaps() -> Vec<Row> {
     });
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("second.wasm");
-    let second = repacked("steady", &[("label = \"first\"", "label = \"second\"")], &[]);
+    let second = repacked(
+        "steady",
+        &[("label = \"first\"", "label = \"second\"")],
+        &[],
+    );
     fs::write(&file, second).expect("written");
     let file = file.to_str().expect("a path");
     let swapped = platform
@@ -81,7 +86,13 @@ fn swaps() -> Vec<Row> {
         let digest = &fresh[if turn % 2 == 0 { "former" } else { "digest" }];
         let call = platform.call("setup", "POST", "/api/services/exprsn-steady/swap");
         let call = call.token(&platform.operator());
-        took(&call.json(&json!({ "digest": digest })).send().expect_status(200).json())
+        took(
+            &call
+                .json(&json!({ "digest": digest }))
+                .send()
+                .expect_status(200)
+                .json(),
+        )
     });
     let work = "another version takes over";
     vec![

@@ -145,7 +145,9 @@ impl SwapArgs {
 fn digest(text: &str) -> Result<String> {
     let digits = text.trim_start_matches("sha256:");
     let shaped = digits.len() == DIGEST_DIGITS
-        && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        && digits
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     if shaped {
         return Ok(digits.to_owned());
     }
@@ -259,7 +261,9 @@ fn short(digest: &str) -> &str {
 }
 
 fn render(history: &Value, style: Style) -> String {
-    let headings = ["WHEN", "ACTION", "OUTCOME", "VERSION", "DIGEST", "BY", "TOOK", "REASON"];
+    let headings = [
+        "WHEN", "ACTION", "OUTCOME", "VERSION", "DIGEST", "BY", "TOOK", "REASON",
+    ];
     let mut table = Table::new(&headings, &[6], style);
     for entry in history["items"].as_array().into_iter().flatten() {
         let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
@@ -294,7 +298,12 @@ mod tests {
     fn digests_are_recognised() {
         let whole = "0123456789abcdef".repeat(4);
         assert_eq!(digest(&format!("sha256:{whole}")).unwrap(), whole);
-        assert!(digest("nowhere.wasm").unwrap_err().to_string().contains("neither a file nor"));
+        assert!(
+            digest("nowhere.wasm")
+                .unwrap_err()
+                .to_string()
+                .contains("neither a file nor")
+        );
     }
 
     #[test]
@@ -308,7 +317,10 @@ mod tests {
         let history = json!({ "items": [{ "action": "auto-rollback", "outcome": "live", "version": "1.0.0", "digest": "01",
             "by": "host", "at": 0, "tookMs": 3, "reason": "50.0 % failed" }], "canary": { "version": "2", "digest": "ab", "percent": 10 } });
         let text = render(&history, Style::stdout());
-        assert!(text.contains("1970-01-01 00:00:00") && text.contains("50.0 % failed"), "{text}");
+        assert!(
+            text.contains("1970-01-01 00:00:00") && text.contains("50.0 % failed"),
+            "{text}"
+        );
         assert!(text.contains("on trial: 2 ab with 10 %"), "{text}");
     }
 }

@@ -512,14 +512,24 @@ pub fn repacked(guest: &str, changes: &[(&str, &str)], more: &[(&str, &str)]) ->
         .join(guest);
     let manifest = fs::read_to_string(source.join("component.toml")).expect("a manifest");
     let manifest = changes.iter().fold(manifest, |text, (from, to)| {
-        assert!(text.contains(from), "no `{from}` in the manifest of {guest}");
+        assert!(
+            text.contains(from),
+            "no `{from}` in the manifest of {guest}"
+        );
         text.replace(from, to)
     });
     let mut files: Vec<MigrationFile> = Vec::new();
-    for entry in fs::read_dir(source.join("migrations")).into_iter().flatten() {
+    for entry in fs::read_dir(source.join("migrations"))
+        .into_iter()
+        .flatten()
+    {
         let path = entry.expect("an entry").path();
         files.push(MigrationFile {
-            name: path.file_name().expect("a name").to_string_lossy().into_owned(),
+            name: path
+                .file_name()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned(),
             sql: fs::read_to_string(&path).expect("a migration"),
         });
     }

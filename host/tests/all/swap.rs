@@ -92,7 +92,9 @@ impl Bench {
     }
 
     fn history(&self) -> Vec<Value> {
-        let history = self.run(&["history", "steady", "--json"]).expect("a history");
+        let history = self
+            .run(&["history", "steady", "--json"])
+            .expect("a history");
         history["items"].as_array().expect("items").clone()
     }
 
@@ -107,14 +109,19 @@ impl Bench {
         let text = answer.expect_status(200).text();
         let line = format!("exprsn_versions{{service=\"{STEADY}\"}} ");
         let count = text.lines().find_map(|l| l.strip_prefix(&line));
-        count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no {line} in {text}"))
+        count
+            .and_then(|count| count.parse().ok())
+            .unwrap_or_else(|| panic!("no {line} in {text}"))
     }
 
     /// Resident memory of the host, in bytes.
     fn resident(&self) -> u64 {
         let path = format!("/proc/{}/statm", self.platform.pid());
         let text = fs::read_to_string(path).expect("a running host");
-        let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+        let pages = text
+            .split(' ')
+            .nth(1)
+            .and_then(|pages| pages.parse::<u64>().ok());
         pages.expect("pages") * 4_096
     }
 }
@@ -143,7 +150,11 @@ fn client(origin: &str, seen: &Seen) {
             0 => answered(agent.get(format!("{origin}/version")).call(), 200, |text| {
                 text == "first" || text == "second"
             }),
-            1 => answered(agent.post(format!("{origin}/echo")).send(&body), 200, |text| text == body),
+            1 => answered(
+                agent.post(format!("{origin}/echo")).send(&body),
+                200,
+                |text| text == body,
+            ),
             2 => answered(agent.get(format!("{origin}/stream")).call(), 200, |text| {
                 text.lines().count() == 8
             }),
@@ -164,16 +175,18 @@ fn answered(
     status: u16,
     check: impl FnOnce(&str) -> bool,
 ) -> bool {
-    let outcome = answer.map_err(|error| error.to_string()).and_then(|answer| {
-        let found = answer.status().as_u16();
-        let mut text = String::new();
-        let read = answer.into_body().into_reader().read_to_string(&mut text);
-        match read {
-            Ok(_) if found == status && check(&text) => Ok(()),
-            Ok(_) => Err(format!("{found}: {text}")),
-            Err(error) => Err(format!("{found}, broken off: {error}")),
-        }
-    });
+    let outcome = answer
+        .map_err(|error| error.to_string())
+        .and_then(|answer| {
+            let found = answer.status().as_u16();
+            let mut text = String::new();
+            let read = answer.into_body().into_reader().read_to_string(&mut text);
+            match read {
+                Ok(_) if found == status && check(&text) => Ok(()),
+                Ok(_) => Err(format!("{found}: {text}")),
+                Err(error) => Err(format!("{found}, broken off: {error}")),
+            }
+        });
     if let Err(error) = &outcome {
         eprintln!("a request failed: {error}");
     }
@@ -184,9 +197,13 @@ fn answered(
 fn a_swap_every_second_loses_no_request_and_neither_loses_nor_doubles_a_job_or_an_event() {
     let bench = Bench::start("");
     // The other version also works on its queue in another way, so that its consumer is replaced each time.
-    let second = bench.version("second", &[("concurrency = 8\n\n[[sub", "concurrency = 4\n\n[[sub")]);
+    let second = bench.version(
+        "second",
+        &[("concurrency = 8\n\n[[sub", "concurrency = 4\n\n[[sub")],
+    );
     let second = bench.swap(&second, &[]).expect("it swaps");
-    let digests = [&second["former"], &second["digest"]].map(|digest| digest.as_str().expect("a digest"));
+    let digests =
+        [&second["former"], &second["digest"]].map(|digest| digest.as_str().expect("a digest"));
     let (origin, seen) = (bench.platform.origin("steady"), Seen::default());
     let (mut took, mut before) = (Vec::new(), 0);
     std::thread::scope(|scope| {
@@ -212,16 +229,34 @@ fn a_swap_every_second_loses_no_request_and_neither_loses_nor_doubles_a_job_or_a
     });
     took.sort_unstable();
     let (requests, failures) = (seen.requests.load(Relaxed), seen.failures.load(Relaxed));
-    eprintln!("{requests} requests, {failures} failed, {} swaps, median {} ms under load", took.len(), took[took.len() / 2]);
-    assert_eq!(failures, 0, "of {requests} requests during {} swaps", took.len());
-    assert!(requests > 1_000 && took.len() >= 50, "{requests} requests, {} swaps", took.len());
+    eprintln!(
+        "{requests} requests, {failures} failed, {} swaps, median {} ms under load",
+        took.len(),
+        took[took.len() / 2]
+    );
+    assert_eq!(
+        failures,
+        0,
+        "of {requests} requests during {} swaps",
+        took.len()
+    );
+    assert!(
+        requests > 1_000 && took.len() >= 50,
+        "{requests} requests, {} swaps",
+        took.len()
+    );
     let accepted = seen.accepted.load(Relaxed);
     let tally = eventually("all jobs are done and all events are heard", || {
         let tally = bench.platform.call("steady", "GET", "/tally").send().json();
         (tally["missing"] == 0).then_some(tally)
     });
-    assert_eq!(tally, json!({ "accepted": accepted, "missing": 0, "doubled": 0 }));
-    eventually("old versions leave the memory", || (bench.versions() <= 2).then_some(()));
+    assert_eq!(
+        tally,
+        json!({ "accepted": accepted, "missing": 0, "doubled": 0 })
+    );
+    eventually("old versions leave the memory", || {
+        (bench.versions() <= 2).then_some(())
+    });
     let after = bench.resident();
     assert!(
         after < before + before / 2,
@@ -246,19 +281,37 @@ fn a_swap_of_cached_code_takes_milliseconds_and_a_fresh_file_the_time_of_its_com
         .collect();
     took.sort_unstable();
     eprintln!("fresh {} ms, cached {took:?} ms", fresh["tookMs"]);
-    assert!(took[10] < SWAP_MS_MAX, "the median is {} ms of {took:?}", took[10]);
+    assert!(
+        took[10] < SWAP_MS_MAX,
+        "the median is {} ms of {took:?}",
+        took[10]
+    );
 }
 
 #[test]
 fn a_version_that_is_not_healthy_never_goes_live() {
     let bench = Bench::start("");
-    let sick = bench.version("sick", &[("behaviour = \"steady\"", "behaviour = \"unhealthy\"")]);
+    let sick = bench.version(
+        "sick",
+        &[("behaviour = \"steady\"", "behaviour = \"unhealthy\"")],
+    );
     let error = bench.swap(&sick, &[]).unwrap_err();
-    assert!(error.contains("is not healthy: /health answered 503"), "{error}");
+    assert!(
+        error.contains("is not healthy: /health answered 503"),
+        "{error}"
+    );
     assert_eq!(bench.label(), "first");
     let last = &bench.history()[0];
-    assert_eq!((&last["action"], &last["outcome"]), (&json!("swap"), &json!("failed")));
-    assert!(last["reason"].as_str().is_some_and(|reason| reason.contains("not healthy")), "{last}");
+    assert_eq!(
+        (&last["action"], &last["outcome"]),
+        (&json!("swap"), &json!("failed"))
+    );
+    assert!(
+        last["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("not healthy")),
+        "{last}"
+    );
 }
 
 #[test]
@@ -269,16 +322,28 @@ fn a_version_that_fails_or_is_slow_goes_by_itself() {
         (0..30).for_each(|_| drop(bench.label()));
         let behaviour = format!("behaviour = \"{label}\"");
         let worse = bench.version(label, &[("behaviour = \"steady\"", &behaviour)]);
-        bench.swap(&worse, &[]).expect("it is healthy, so it goes live");
+        bench
+            .swap(&worse, &[])
+            .expect("it is healthy, so it goes live");
         eventually("the old version returns", || {
             let answer = bench.platform.call("steady", "GET", "/version").send();
             (answer.status == 200 && answer.text() == "first").then_some(())
         });
         let last = &bench.history()[0];
-        assert_eq!((&last["action"], &last["by"]), (&json!("auto-rollback"), &json!("host")));
-        assert!(last["reason"].as_str().is_some_and(|reason| reason.contains(expected)), "{last}");
+        assert_eq!(
+            (&last["action"], &last["by"]),
+            (&json!("auto-rollback"), &json!("host"))
+        );
+        assert!(
+            last["reason"]
+                .as_str()
+                .is_some_and(|reason| reason.contains(expected)),
+            "{last}"
+        );
     }
-    eventually("the worse ones leave the memory", || (bench.versions() == 1).then_some(()));
+    eventually("the worse ones leave the memory", || {
+        (bench.versions() == 1).then_some(())
+    });
 }
 
 #[test]
@@ -291,18 +356,37 @@ fn a_canary_has_its_share_until_it_is_promoted_or_aborted() {
     assert_eq!(seconds(), 20);
     let third = bench.version("third", &[]);
     let error = bench.swap(&third, &[]).unwrap_err();
-    assert!(error.contains("on trial: promote or abort it first"), "{error}");
-    bench.run(&["canary", "abort", "steady", "--json"]).expect("aborted");
+    assert!(
+        error.contains("on trial: promote or abort it first"),
+        "{error}"
+    );
+    bench
+        .run(&["canary", "abort", "steady", "--json"])
+        .expect("aborted");
     assert_eq!(seconds(), 0);
-    bench.swap(&second, &["--percent", "50"]).expect("another trial");
+    bench
+        .swap(&second, &["--percent", "50"])
+        .expect("another trial");
     assert_eq!(seconds(), 100);
-    let promoted = bench.run(&["canary", "promote", "steady", "--json"]).expect("promoted");
+    let promoted = bench
+        .run(&["canary", "promote", "steady", "--json"])
+        .expect("promoted");
     assert_eq!(promoted["outcome"], "live");
     assert_eq!(seconds(), 200);
     let error = bench.run(&["canary", "promote", "steady"]).unwrap_err();
-    assert!(error.contains("no canary of exprsn-steady is on trial"), "{error}");
-    let actions: Vec<_> = bench.history().iter().map(|entry| entry["action"].clone()).collect();
-    assert_eq!(json!(actions), json!(["promote", "canary", "abort", "swap", "canary"]));
+    assert!(
+        error.contains("no canary of exprsn-steady is on trial"),
+        "{error}"
+    );
+    let actions: Vec<_> = bench
+        .history()
+        .iter()
+        .map(|entry| entry["action"].clone())
+        .collect();
+    assert_eq!(
+        json!(actions),
+        json!(["promote", "canary", "abort", "swap", "canary"])
+    );
 }
 
 #[test]
@@ -325,7 +409,10 @@ fn migrations_are_applied_first_and_refused_where_the_running_version_cannot_bea
     let column = [("0002_note.sql", "ALTER TABLE work ADD COLUMN note TEXT;")];
     let second = bench.version_with("second", &[], &column);
     let error = bench.swap(&second, &[]).unwrap_err();
-    assert!(error.contains("bring the schema to 0002") && error.contains("--restart"), "{error}");
+    assert!(
+        error.contains("bring the schema to 0002") && error.contains("--restart"),
+        "{error}"
+    );
     assert_eq!(bench.label(), "first");
     // A version that promises to bear the next schema can be replaced while it runs, and returned to.
     let schema = ("[config]", "[schema]\nmin = 1\nmax = 2\n[config]");
@@ -333,23 +420,39 @@ fn migrations_are_applied_first_and_refused_where_the_running_version_cannot_bea
     bench.swap(&bearing, &[]).expect("the same schema");
     bench.swap(&second, &[]).expect("a schema that is borne");
     assert_eq!(bench.label(), "second");
-    let back = bench.run(&["rollback", "steady", "--json"]).expect("it returns");
-    assert_eq!((bench.label().as_str(), &back["action"]), ("bearing", &json!("rollback")));
+    let back = bench
+        .run(&["rollback", "steady", "--json"])
+        .expect("it returns");
+    assert_eq!(
+        (bench.label().as_str(), &back["action"]),
+        ("bearing", &json!("rollback"))
+    );
     // The first one never promised that.
     let first = built("guests").join("exprsn-steady.wasm");
     let error = bench.swap(&first, &[]).unwrap_err();
-    assert!(error.contains("has migration `0002_note`, which the component lacks"), "{error}");
+    assert!(
+        error.contains("has migration `0002_note`, which the component lacks"),
+        "{error}"
+    );
     assert_eq!(bench.label(), "bearing");
 }
 
 #[test]
 fn a_restart_takes_the_old_version_off_and_brings_it_back_when_the_new_one_fails() {
     let bench = Bench::start("");
-    let second = bench.version_with("second", &[], &[("0002_bad.sql", "ALTER TABLE nowhere ADD x;")]);
+    let second = bench.version_with(
+        "second",
+        &[],
+        &[("0002_bad.sql", "ALTER TABLE nowhere ADD x;")],
+    );
     let error = bench.swap(&second, &["--restart"]).unwrap_err();
     assert!(error.contains("0002_bad"), "{error}");
     assert_eq!(bench.label(), "first");
-    let third = bench.version_with("third", &[], &[("0002_note.sql", "ALTER TABLE work ADD note TEXT;")]);
+    let third = bench.version_with(
+        "third",
+        &[],
+        &[("0002_note.sql", "ALTER TABLE work ADD note TEXT;")],
+    );
     bench.swap(&third, &["--restart"]).expect("it swaps");
     assert_eq!(bench.label(), "third");
 }
@@ -362,7 +465,9 @@ fn what_was_swapped_in_survives_a_kill_and_can_be_returned_from() {
     bench.platform.kill();
     bench.platform.restart();
     assert_eq!(bench.label(), "second");
-    bench.run(&["rollback", "steady", "--json"]).expect("it returns");
+    bench
+        .run(&["rollback", "steady", "--json"])
+        .expect("it returns");
     assert_eq!(bench.label(), "first");
     bench.platform.kill();
     bench.platform.restart();
@@ -388,14 +493,26 @@ fn who_may_not_and_what_cannot_is_refused() {
         .send();
     let user = answer.expect_status(201).json();
     swap(STEADY, user["token"].as_str().expect("a token")).expect_problem(403, "admin");
-    let rollback = bench.platform.call("setup", "POST", "/api/services/nobody/rollback");
-    rollback.token(&operator).json(&json!({})).send().expect_status(404);
+    let rollback = bench
+        .platform
+        .call("setup", "POST", "/api/services/nobody/rollback");
+    rollback
+        .token(&operator)
+        .json(&json!({}))
+        .send()
+        .expect_status(404);
     let error = bench.run(&["rollback", "steady"]).unwrap_err();
     assert!(error.contains("404"), "{error}");
     // A component keeps its service's name and port.
-    let moved = bench.version("moved", &[(&*format!("port = {}", port("steady")), "port = 3911")]);
+    let moved = bench.version(
+        "moved",
+        &[(&*format!("port = {}", port("steady")), "port = 3911")],
+    );
     let error = bench.swap(&moved, &[]).unwrap_err();
-    assert!(error.contains("a service keeps its port while it runs"), "{error}");
+    assert!(
+        error.contains("a service keeps its port while it runs"),
+        "{error}"
+    );
     let hello = built("guests").join("exprsn-hello.wasm");
     let error = bench.swap(&hello, &[]).unwrap_err();
     assert!(error.contains("exprsn-hello"), "{error}");
