@@ -141,7 +141,11 @@ impl Destination {
         if authority.as_str().contains('@') {
             return Err(format!("`{authority}` names a user"));
         }
-        let port = authority.port_u16().or(scheme.default_port());
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => scheme.default_port(),
+            // What is written and is no number from 0 to 65535 is no port, and not the usual one either.
+            _ => authority.port_u16(),
+        };
         let port = port.ok_or_else(|| format!("`{authority}` names no port"))?;
         Self::new(scheme, authority.host(), port)
     }
@@ -218,6 +222,7 @@ mod tests {
             "http://exa%6dple.com/",
             "http://example.com:0/",
             "http://example.com:65536/",
+            "http://example.com:/",
             "http://exam ple.com/",
             "http://１２７.0.0.1/",
             "tcp://example.com",
