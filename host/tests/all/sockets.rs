@@ -192,7 +192,10 @@ fn errors_when_not_granted() {
     });
     let output = component.try_restart().expect_err("it does not start");
     let told = format!("{output}{}", component.log());
-    assert!(told.contains("exprsn-sockets asks for `sockets`"), "{told}");
+    assert!(
+        told.contains("it imports exprsn:sockets/tcp@1.0.0, which was refused"),
+        "{told}"
+    );
 }
 
 #[test]
