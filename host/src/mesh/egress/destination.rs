@@ -238,7 +238,7 @@ mod tests {
         let label = "a".repeat(63);
         assert!(Host::parse(&label).is_ok());
         assert!(Host::parse(&format!("{label}a")).is_err());
-        assert!(Host::parse(&vec![label.as_str(); 4].join(".")).is_err());
+        assert!(Host::parse(&[label.as_str(); 4].join(".")).is_err());
         assert!(Host::parse("").is_err());
     }
 
