@@ -55,7 +55,6 @@ enum Command {
     #[command(subcommand)]
     New(new::NewCommand),
     Dev(dev::DevArgs),
-    Wit(wit::WitArgs),
     #[command(subcommand)]
     Queue(queue::QueueCommand),
     #[command(subcommand)]
@@ -72,6 +71,7 @@ enum Command {
     Canary(swap::CanaryCommand),
     History(swap::HistoryArgs),
     Demo(demo::DemoArgs),
+    Wit(wit::WitArgs),
     #[command(hide = true)]
     Compile(compile::CompileArgs),
 }
@@ -107,6 +107,7 @@ impl Cli {
         match self.command {
             Command::Up(command) => command.run(),
             Command::Compile(command) => command.run(),
+            Command::Wit(command) => command.run(),
             command => {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -128,7 +129,6 @@ impl Command {
             Self::Services(command) => command.run().await,
             Self::New(command) => command.run(),
             Self::Dev(command) => command.run().await,
-            Self::Wit(command) => command.run(),
             Self::Queue(command) => command.run().await,
             Self::Db(command) => command.run().await,
             Self::Token(command) => command.run().await,
@@ -139,7 +139,9 @@ impl Command {
             Self::Canary(command) => command.run().await,
             Self::History(command) => command.run().await,
             Self::Demo(command) => command.run().await,
-            Self::Up(_) | Self::Compile(_) => unreachable!("run without a runtime of ours"),
+            Self::Up(_) | Self::Compile(_) | Self::Wit(_) => {
+                unreachable!("run without a runtime of ours")
+            }
         }
     }
 }
@@ -204,6 +206,10 @@ mod tests {
             "exprsn component restore stranger --grant queue:a",
             "exprsn publisher trust acme 00",
             "exprsn demo --users 5 --posts 7 --concurrency 2 --seed 1 --json",
+            "exprsn wit",
+            "exprsn wit sql --json",
+            "exprsn wit --out wit",
+            "exprsn wit --check wit --json",
             "exprsn compile --memory-bytes-max 1 --cpu-s-max 1",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");

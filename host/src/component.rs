@@ -141,23 +141,29 @@ impl ComponentFile {
         Ok(())
     }
 
-    /// The interfaces of a capability that it imports.
+    /// The interfaces of a capability that it imports, but for those of types alone.
     pub fn imports_of(&self, name: &str) -> Vec<&str> {
-        of_capability(&self.imports, name)
+        without_types(of_capability(&self.imports, name))
     }
 
-    /// The interfaces of a capability that it exports for the host to call.
+    /// The interfaces of a capability that it exports for the host to call, but for those of types alone.
     pub fn exports_of(&self, name: &str) -> Vec<&str> {
-        of_capability(&self.exports, name)
+        without_types(of_capability(&self.exports, name))
     }
 
     /// Whether the component makes use of a capability: an import, an export that it triggers, or `sql`'s outbox.
     fn uses(&self, name: &str) -> bool {
-        let imported = |name| !self.imports_of(name).is_empty();
+        let imported = |name| !of_capability(&self.imports, name).is_empty();
         imported(name)
             || !self.exports_of(name).is_empty()
             || (matches!(name, "queue" | "events") && imported("sql"))
     }
+}
+
+/// An interface of types lets nobody do anything.
+fn without_types(mut interfaces: Vec<&str>) -> Vec<&str> {
+    interfaces.retain(|interface| !interface.contains("/types@"));
+    interfaces
 }
 
 fn of_capability<'a>(interfaces: &'a [String], name: &str) -> Vec<&'a str> {

@@ -171,7 +171,8 @@ impl Deployments {
             .await
     }
 
-    /// The digest that was live before `digest` was; none if there is none.
+    /// The digest that was live before `digest` came to be; none if there is none. What went by itself, or was on trial only,
+    /// is not returned to.
     pub async fn before(
         &self,
         service: &ServiceName,
@@ -180,9 +181,13 @@ impl Deployments {
         let (service, digest) = (service.to_string(), digest.to_owned());
         self.database
             .read(move |connection| {
-                let text = "SELECT digest FROM deployments
-                    WHERE service = ?1 AND outcome = 'live' AND digest <> ?2 ORDER BY id DESC LIMIT 1";
-                Ok(connection.query_row(text, [service, digest], |row| row.get(0)).optional()?)
+                let text = "SELECT former FROM deployments
+                    WHERE service = ?1 AND outcome = 'live' AND digest = ?2 AND former IS NOT NULL
+                        AND former <> digest AND action NOT IN ('auto-rollback', 'abort')
+                    ORDER BY id DESC LIMIT 1";
+                Ok(connection
+                    .query_row(text, [service, digest], |row| row.get(0))
+                    .optional()?)
             })
             .await
     }
@@ -264,8 +269,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let name = ServiceName::parse("exprsn-a").unwrap();
         let deployments = Deployments::open(folder.path()).unwrap();
-        for digest in ["a", "b"] {
-            let recorded = deployments.record(&name, entry(digest, "live"), running(digest));
+        for (digest, former) in [("a", None), ("b", Some("a"))] {
+            let entry = Deployment {
+                former: former.map(str::to_owned),
+                ..entry(digest, "live")
+            };
+            let recorded = deployments.record(&name, entry, running(digest));
             recorded.await.unwrap();
         }
         let failed = deployments.record(&name, entry("c", "failed"), None);
@@ -276,10 +285,7 @@ mod tests {
         assert_eq!(current["exprsn-a"].digest, "b");
         let before = deployments.before(&name, "b").await.unwrap();
         assert_eq!(before.as_deref(), Some("a"));
-        assert_eq!(
-            deployments.before(&name, "a").await.unwrap().as_deref(),
-            Some("b")
-        );
+        assert_eq!(deployments.before(&name, "a").await.unwrap(), None);
         let history = deployments.history(&name).await.unwrap();
         let digests: Vec<&str> = history.iter().map(|entry| entry.digest.as_str()).collect();
         assert_eq!(digests, ["c", "b", "a"]);

@@ -162,7 +162,8 @@ async fn last_answers(service: &str, asked: &Value) -> Result<Option<Value>> {
     let text =
         format!("SELECT {COLUMNS} FROM decisions WHERE service = $1 ORDER BY id DESC LIMIT 1");
     let last: Option<Decision> = sql::query_one_as(&text, params![service]).await?;
-    let same = last.filter(|last| last.asked == asked.to_string());
+    let asked = asked.to_string();
+    let same = last.filter(|last| last.asked == asked);
     Ok(same
         .and_then(|last| last.answers)
         .and_then(|answers| serde_json::from_str(&answers).ok()))

@@ -20,7 +20,7 @@ pub enum NewCommand {
 /// Writes an extension component: a project that builds with its language's own tools, for any Exprsn platform.
 ///
 /// It answers HTTP, has a database, and calls another service; what you do not need is quickly removed. Its README says how
-/// it is built, signed and installed. The interfaces in `wit/deps` are those of this host.
+/// it is built, signed and installed. Its first command, `exprsn wit --out wit`, writes this host's interfaces.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Examples:
   exprsn new extension guestbook

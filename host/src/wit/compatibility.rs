@@ -88,7 +88,7 @@ fn add_interface(resolve: &Resolve, name: &str, interface: &Interface, items: &m
 /// `query`, `transaction.query`, `transaction.constructor`.
 fn function_name(function: &Function) -> String {
     match function.name.split_once(']') {
-        Some((kind, resource)) if kind == "[constructor" => format!("{resource}.constructor"),
+        Some(("[constructor", resource)) => format!("{resource}.constructor"),
         Some((_, name)) => name.to_owned(),
         None => function.name.clone(),
     }

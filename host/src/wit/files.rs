@@ -10,6 +10,8 @@ files! {
     "deps/exprsn-platform/platform.wit",
     "deps/exprsn-queue/queue-sync.wit",
     "deps/exprsn-queue/queue.wit",
+    "deps/exprsn-sockets/sockets-sync.wit",
+    "deps/exprsn-sockets/sockets.wit",
     "deps/exprsn-sql/sql-sync.wit",
     "deps/exprsn-sql/sql.wit",
     "deps/exprsn-telemetry/telemetry-sync.wit",

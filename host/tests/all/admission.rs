@@ -325,8 +325,8 @@ fn what_is_no_component_or_too_large_is_refused() {
 #[test]
 fn a_decision_needs_a_signer_whom_somebody_trusts_and_an_answer_to_everything() {
     let platform = shared();
-    // Another version than the other tests have, so that no other test decides on it.
-    let bytes = replaced("version = \"1.0.0\"", "version = \"1.0.7\"");
+    // Another name than the other tests have, so that no earlier decision answers for it.
+    let bytes = replaced("name = \"exprsn-stranger\"", "name = \"exprsn-unheardo\"");
     let digest = send(platform, bytes).expect_status(201).json()["digest"].clone();
     let ask = |approve: Value, allow: bool| {
         admit(

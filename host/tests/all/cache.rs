@@ -148,7 +148,7 @@ fn errors_when_not_granted() {
     let output = refused.try_restart().expect_err("it does not start");
     let told = format!("{output}{}", refused.log());
     assert!(
-        told.contains("exprsn-broker asks for `cache`") && told.contains("refuses"),
+        told.contains("it imports exprsn:cache/store@1.0.0, which was refused"),
         "{told}"
     );
 }

@@ -1,6 +1,6 @@
 //! Hosts outside, for tests of what leaves the platform: a web server, a plain peer, a peer with a certificate.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::{
     ServerConfig, ServerConnection, StreamOwned,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
@@ -117,6 +117,9 @@ impl Certified {
     pub fn new(names: &[&str]) -> Self {
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // A name of its own: another authority of the same name would be taken for it, with a wrong signature.
+        let name = uuid::Uuid::new_v4().to_string();
+        authority.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
         let authority = CertifiedIssuer::self_signed(authority, key).expect("an authority");
         let key = KeyPair::generate().expect("a key");

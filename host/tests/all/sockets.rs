@@ -192,7 +192,10 @@ fn errors_when_not_granted() {
     });
     let output = component.try_restart().expect_err("it does not start");
     let told = format!("{output}{}", component.log());
-    assert!(told.contains("exprsn-sockets asks for `sockets`"), "{told}");
+    assert!(
+        told.contains("it imports exprsn:sockets/tcp@1.0.0, which was refused"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -343,6 +346,60 @@ fn a_slow_peer_runs_into_the_timeout_and_the_connection_lives_on() {
             .is_some_and(|error| error.contains("Timeout"))
     });
     assert_eq!(late.count(), 1, "{answers}");
+}
+
+/// Runs `exprsn component <verb> sockets --grant <grant>`.
+#[track_caller]
+fn component(platform: &Platform, verb: &str, grant: &str) {
+    let arguments = ["component", verb, "sockets", "--grant", grant];
+    let output = platform.command(&arguments).output().expect("it runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {told}");
+}
+
+#[test]
+fn a_revoked_grant_ends_the_use_of_an_open_connection() {
+    let platform = Platform::start(&Setup {
+        services: &["ca"],
+        guests: &["sockets"],
+        ..Setup::default()
+    });
+    for grant in ["sockets", "egress:tcp://127.0.0.1:*"] {
+        let (greeted, greeting) = mpsc::channel();
+        let (go, going) = mpsc::channel::<()>();
+        let channels = std::sync::Mutex::new((greeted, going));
+        let port = peer::listen("127.0.0.1:0", move |mut stream| {
+            let channels = channels.lock().expect("the lock");
+            let _ = stream.read_exact(&mut [0; 5]);
+            let _ = channels.0.send(());
+            let _ = channels.1.recv_timeout(crate::harness::PATIENCE);
+            let _ = stream.write_all(b"x");
+            let _ = stream.read(&mut [0]);
+        });
+        let talk = || {
+            let steps = json!([{ "send": "hello" }, { "receive": 1 }, { "send": "more" }, { "receive": 1 }]);
+            let wish = json!({ "host": "127.0.0.1", "port": port, "steps": steps });
+            let call = platform.call("sockets", "POST", "/talk").json(&wish);
+            call.send().expect_status(200).json()
+        };
+        std::thread::scope(|scope| {
+            let talking = scope.spawn(talk);
+            greeting
+                .recv_timeout(crate::harness::PATIENCE)
+                .expect("it is connected");
+            component(&platform, "revoke", grant);
+            go.send(()).expect("the peer waits");
+            let answers = talking.join().expect("answers")["steps"].clone();
+            assert_eq!(answers[0], json!({ "ok": null }), "{answers}");
+            for denied in [&answers[2], &answers[3]] {
+                expect_error(denied, &["AccessDenied", "was revoked"]);
+            }
+        });
+        expect_error(&talk(), &["AccessDenied", "was revoked"]);
+        component(&platform, "restore", grant);
+        go.send(()).expect("the peer waits");
+        assert_eq!(talk()["steps"][1]["ok"], "x", "{grant} is back");
+    }
 }
 
 #[test]

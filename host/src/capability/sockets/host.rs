@@ -17,16 +17,16 @@ use wasmtime::{
 };
 
 type Own = HasSelf<StoreState>;
-type Answer<T> = Result<Result<T, Error>>;
+pub(super) type Answer<T> = Result<Result<T, Error>>;
 
 /// The service that calls, and when its invocation must have ended.
-struct Caller {
+pub(super) struct Caller {
     context: Arc<ServiceContext>,
     deadline: Instant,
 }
 
 impl Caller {
-    fn in_store(state: &StoreState) -> Self {
+    pub(super) fn in_store(state: &StoreState) -> Self {
         Self {
             context: state.service.clone(),
             deadline: state.invocation.deadline.into(),
@@ -34,7 +34,7 @@ impl Caller {
     }
 
     /// Connects where the grant allows it, now.
-    async fn connect(
+    pub(super) async fn connect(
         &self,
         host: &str,
         port: u16,
@@ -52,18 +52,52 @@ impl Caller {
     }
 }
 
-/// The connection and its caller, if the grant is still in force.
-fn open<U: 'static>(
-    accessor: &Accessor<U, Own>,
-    this: &Resource<Socket>,
-) -> Answer<(Socket, Caller)> {
-    accessor.with(|mut store| {
-        let state = store.get();
-        let socket = state.table.get(this)?.clone();
-        let caller = Caller::in_store(state);
-        let in_force = caller.context.check("egress", &socket.scope);
-        Ok(in_force.map_err(Error::AccessDenied).map(|()| (socket, caller)))
-    })
+/// A connection and its caller. Its functions are the interface's and its twin's.
+pub(super) struct Open {
+    socket: Socket,
+    caller: Caller,
+}
+
+impl Open {
+    fn of<U: 'static>(accessor: &Accessor<U, Own>, this: &Resource<Socket>) -> Result<Self> {
+        accessor.with(|mut store| Self::in_store(store.get(), this))
+    }
+
+    pub(super) fn in_store(state: &StoreState, this: &Resource<Socket>) -> Result<Self> {
+        Ok(Self {
+            socket: state.table.get(this)?.clone(),
+            caller: Caller::in_store(state),
+        })
+    }
+
+    /// The connection, while its grant is in force.
+    fn socket(&self) -> Result<&Socket, Error> {
+        let checked = self.caller.context.check("egress", &self.socket.scope);
+        checked.map_err(Error::AccessDenied)?;
+        Ok(&self.socket)
+    }
+
+    pub(super) async fn receive(&self, bytes_max: u32) -> Result<Option<Vec<u8>>, Error> {
+        let socket = self.socket()?;
+        socket.receive(bytes_max, self.caller.deadline).await
+    }
+
+    pub(super) async fn send(&self, bytes: Vec<u8>) -> Result<(), Error> {
+        self.socket()?.send(&bytes, self.caller.deadline).await
+    }
+
+    pub(super) async fn start_tls(&self) -> Result<(), Error> {
+        self.socket()?.start_tls(self.caller.deadline).await
+    }
+
+    pub(super) async fn shutdown(&self) -> Result<(), Error> {
+        self.socket()?.shutdown(self.caller.deadline).await
+    }
+
+    /// Allowed also when the grant has been revoked: it only gives back.
+    pub(super) async fn close(&self) {
+        self.socket.close(self.caller.deadline).await;
+    }
 }
 
 impl types::Host for StoreState {}
@@ -123,10 +157,7 @@ impl<U: Send + 'static> HostConnectionWithStore<U> for Own {
         this: Resource<Socket>,
         bytes_max: u32,
     ) -> Answer<Option<Vec<u8>>> {
-        Ok(match open(accessor, &this)? {
-            Ok((socket, caller)) => socket.receive(bytes_max, caller.deadline).await,
-            Err(error) => Err(error),
-        })
+        Ok(Open::of(accessor, &this)?.receive(bytes_max).await)
     }
 
     async fn send(
@@ -134,33 +165,19 @@ impl<U: Send + 'static> HostConnectionWithStore<U> for Own {
         this: Resource<Socket>,
         bytes: Vec<u8>,
     ) -> Answer<()> {
-        Ok(match open(accessor, &this)? {
-            Ok((socket, caller)) => socket.send(&bytes, caller.deadline).await,
-            Err(error) => Err(error),
-        })
+        Ok(Open::of(accessor, &this)?.send(bytes).await)
     }
 
     async fn start_tls(accessor: &Accessor<U, Self>, this: Resource<Socket>) -> Answer<()> {
-        Ok(match open(accessor, &this)? {
-            Ok((socket, caller)) => socket.start_tls(caller.deadline).await,
-            Err(error) => Err(error),
-        })
+        Ok(Open::of(accessor, &this)?.start_tls().await)
     }
 
     async fn shutdown(accessor: &Accessor<U, Self>, this: Resource<Socket>) -> Answer<()> {
-        Ok(match open(accessor, &this)? {
-            Ok((socket, caller)) => socket.shutdown(caller.deadline).await,
-            Err(error) => Err(error),
-        })
+        Ok(Open::of(accessor, &this)?.shutdown().await)
     }
 
-    /// Allowed also when the grant has been revoked: it only gives back.
     async fn close(accessor: &Accessor<U, Self>, this: Resource<Socket>) -> Result<()> {
-        let (socket, caller) = accessor.with(|mut store| {
-            let state = store.get();
-            wasmtime::error::Ok((state.table.get(&this)?.clone(), Caller::in_store(state)))
-        })?;
-        socket.close(caller.deadline).await;
+        Open::of(accessor, &this)?.close().await;
         Ok(())
     }
 }

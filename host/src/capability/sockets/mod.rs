@@ -5,6 +5,7 @@
 
 mod connection;
 mod host;
+mod twin;
 
 use super::{Boot, Borrower, Capability};
 use crate::{
@@ -110,7 +111,9 @@ impl Capability for Sockets {
     }
 
     fn link(linker: &mut Linker<StoreState>, _grant: &Grant) -> Result<()> {
-        tcp::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)
+        types::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
+        tcp::add_to_linker::<_, HasSelf<StoreState>>(linker, |state| state)?;
+        twin::link(linker)
     }
 
     async fn lend(&self, borrower: &Borrower<'_>, grant: &Grant) -> Result<Lent> {

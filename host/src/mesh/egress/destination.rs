@@ -141,7 +141,11 @@ impl Destination {
         if authority.as_str().contains('@') {
             return Err(format!("`{authority}` names a user"));
         }
-        let port = authority.port_u16().or(scheme.default_port());
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => scheme.default_port(),
+            // What is written and is no number from 0 to 65535 is no port, and not the usual one either.
+            _ => authority.port_u16(),
+        };
         let port = port.ok_or_else(|| format!("`{authority}` names no port"))?;
         Self::new(scheme, authority.host(), port)
     }
@@ -218,6 +222,7 @@ mod tests {
             "http://exa%6dple.com/",
             "http://example.com:0/",
             "http://example.com:65536/",
+            "http://example.com:/",
             "http://exam ple.com/",
             "http://１２７.0.0.1/",
             "tcp://example.com",
@@ -233,7 +238,7 @@ mod tests {
         let label = "a".repeat(63);
         assert!(Host::parse(&label).is_ok());
         assert!(Host::parse(&format!("{label}a")).is_err());
-        assert!(Host::parse(&vec![label.as_str(); 4].join(".")).is_err());
+        assert!(Host::parse(&[label.as_str(); 4].join(".")).is_err());
         assert!(Host::parse("").is_err());
     }
 
