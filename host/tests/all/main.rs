@@ -6,6 +6,7 @@ mod harness;
 
 mod admission;
 mod auth;
+mod blob;
 mod ca;
 mod cache;
 mod cli;
