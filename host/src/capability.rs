@@ -152,6 +152,7 @@ macro_rules! capabilities {
 
 // Alphabetical; the only list.
 capabilities! {
+    blob: Blob in ["exprsn:blob/"],
     ca: Ca in ["exprsn:ca/"],
     cache: Cache in ["exprsn:cache/"],
     config: ConfigStore in ["wasi:config/"],

@@ -7,6 +7,7 @@ use futures_util::{StreamExt, stream};
 use wit_bindgen::{FutureReader, StreamReader, StreamResult};
 
 use crate::Problem;
+use crate::bindings::exprsn::blob::types::Error as BlobError;
 use crate::bindings::wasi::http::types::{ErrorCode, Trailers};
 
 /// Bytes read from the host at a time when the length is unknown.
@@ -35,10 +36,28 @@ pub(crate) enum Content {
 /// A body that the host holds. Handed back to the host unread, its bytes never enter the component.
 pub(crate) struct HostBody {
     pub(crate) stream: StreamReader<u8>,
-    /// Resolves after the last byte: with trailers, or with why the body is incomplete.
-    pub(crate) end: FutureReader<Result<Option<Trailers>, ErrorCode>>,
-    /// `Content-Length`, where given.
+    /// Resolves after the last byte.
+    pub(crate) end: End,
+    /// `Content-Length` or the object's size, where given.
     pub(crate) length: Option<u64>,
+}
+
+/// How a body that the host holds ends: in full, or with why it is incomplete.
+pub(crate) enum End {
+    /// A message's, with trailers.
+    Http(FutureReader<Result<Option<Trailers>, ErrorCode>>),
+    /// An object's.
+    Blob(FutureReader<Result<(), BlobError>>),
+}
+
+impl End {
+    /// Waits for the end.
+    pub(crate) async fn whole(self) -> Result<(), Problem> {
+        match self {
+            Self::Http(end) => end.await.map(|_trailers| ()).map_err(incomplete),
+            Self::Blob(end) => end.await.map_err(Problem::from),
+        }
+    }
 }
 
 impl Body {
@@ -128,7 +147,7 @@ impl HostBody {
             }
         }
         drop(self.stream);
-        self.end.await.map(|_trailers| bytes).map_err(incomplete)
+        self.end.whole().await.map(|()| bytes)
     }
 
     fn chunks(self) -> BodyStream {
@@ -138,9 +157,9 @@ impl HostBody {
             let (status, chunk) = stream.read(Vec::with_capacity(CHUNK_BYTES)).await;
             match status {
                 StreamResult::Complete(_) => Some((Ok(chunk), Some((stream, end)))),
-                _ => match end.await {
-                    Ok(_trailers) => None,
-                    Err(error) => Some((Err(incomplete(error)), None)),
+                _ => match end.whole().await {
+                    Ok(()) => None,
+                    Err(problem) => Some((Err(problem), None)),
                 },
             }
         }))

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::bindings::wasi::http::client;
 use crate::bindings::wasi::http::types::{self as wire, ErrorCode, Scheme};
-use crate::body::{BodyStream, Content, HostBody};
+use crate::body::{BodyStream, Content, End, HostBody};
 use crate::problem::{Document, PROBLEM_JSON, Problem};
 use crate::request::method_to_wire;
 use crate::{Body, Headers, Request, runtime, time};
@@ -244,7 +244,7 @@ impl Response {
             headers,
             body: Body(Content::Host(HostBody {
                 stream,
-                end,
+                end: End::Http(end),
                 length,
             })),
         }

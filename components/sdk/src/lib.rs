@@ -71,6 +71,7 @@ extern crate self as exprsn_sdk;
 
 #[doc(hidden)]
 pub mod bindings;
+pub mod blob;
 mod body;
 pub mod ca;
 pub mod cache;
@@ -145,8 +146,8 @@ pub mod prelude {
     pub use crate::time::{now_ms, now_s, sleep_ms};
     pub use crate::{
         Body, FieldError, Headers, Id, IntoResponse, Method, Problem, Request, Response, Result,
-        Router, Sse, SseEvent, StatusCode, Stream, StreamExt, ca, cache, config, events, http, log,
-        metrics, params, platform, queue, sockets, spawn, sql,
+        Router, Sse, SseEvent, StatusCode, Stream, StreamExt, blob, ca, cache, config, events,
+        http, log, metrics, params, platform, queue, sockets, spawn, sql,
     };
 }
 

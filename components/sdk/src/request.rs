@@ -8,7 +8,7 @@ use http::Method;
 use crate::Body;
 use crate::bindings::exprsn::ca::caller::{self, Invocation};
 use crate::bindings::wasi::http::types::{self as wire};
-use crate::body::{Content, HostBody};
+use crate::body::{Content, End, HostBody};
 use crate::headers::Headers;
 
 /// An HTTP request.
@@ -124,7 +124,7 @@ impl Request {
         let (stream, end) = wire::Request::consume_body(wire, processed);
         Body(Content::Host(HostBody {
             stream,
-            end,
+            end: End::Http(end),
             length,
         }))
     }

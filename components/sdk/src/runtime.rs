@@ -10,7 +10,7 @@ use wit_bindgen::{FutureReader, FutureWriter, StreamReader, StreamWriter};
 use crate::bindings::exprsn::{events, queue};
 use crate::bindings::wasi::http::types::{self as wire, ErrorCode, Trailers};
 use crate::bindings::{wit_future, wit_stream};
-use crate::body::{BodyStream, Content};
+use crate::body::{BodyStream, Content, End};
 use crate::{Body, Events, Headers, Jobs, Request, Response, Router};
 
 type Ending = Result<Option<Trailers>, ErrorCode>;
@@ -96,7 +96,7 @@ fn fields(headers: &Headers) -> Result<wire::Fields, ErrorCode> {
 /// The stream of a body and what ends it. What this component writes is written after the function has returned.
 pub(crate) fn send_body(body: Body) -> (Option<StreamReader<u8>>, FutureReader<Ending>) {
     if let Content::Host(body) = body.0 {
-        return (Some(body.stream), body.end);
+        return (Some(body.stream), ending(body.end));
     }
     // A writer dropped unused writes this default.
     let (ending, end) = wit_future::new(|| Ok(None));
@@ -117,6 +117,22 @@ pub(crate) fn send_body(body: Body) -> (Option<StreamReader<u8>>, FutureReader<E
         }
     };
     (contents, end)
+}
+
+/// A body's end as a message's. An object's is passed on when it comes.
+fn ending(end: End) -> FutureReader<Ending> {
+    let read = match end {
+        End::Http(end) => return end,
+        End::Blob(read) => read,
+    };
+    let (ending, end) = wit_future::new(|| Ok(None));
+    spawn(async move {
+        let how = read.await.map(|()| None);
+        let how = how.map_err(|error| ErrorCode::InternalError(Some(format!("{error:?}"))));
+        // The recipient may have gone.
+        let _ = ending.write(how).await;
+    });
+    end
 }
 
 async fn pump(mut chunks: BodyStream, mut writer: StreamWriter<u8>, ending: FutureWriter<Ending>) {

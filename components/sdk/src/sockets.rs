@@ -153,7 +153,8 @@ impl Connection {
 /// The first line of `bytes`, taken out of them; none when it has no end yet.
 fn take_line(bytes: &mut Vec<u8>, bytes_max: usize) -> Result<Option<String>, Error> {
     let end = bytes.iter().position(|byte| *byte == b'\n');
-    if end.unwrap_or(bytes.len()) > bytes_max {
+    let so_far = &bytes[..end.unwrap_or(bytes.len())];
+    if so_far.strip_suffix(b"\r").unwrap_or(so_far).len() > bytes_max {
         return Err(Error::LimitExceeded(format!(
             "the line is longer than {bytes_max} bytes"
         )));

@@ -44,6 +44,8 @@ fn says_something(value: &Value) -> bool {
 
 fn member(capability: &str, name: &str, value: &Value) -> String {
     let phrase = match (capability, name) {
+        ("blob", "read") => "reads objects in",
+        ("blob", "write") => "writes and deletes objects in",
         ("ca", "verify") => "verifies anybody's tokens",
         ("ca", "revoke") => "revokes tokens by their id",
         ("ca", "sign") => "signs with keys of its own, which the host keeps:",
@@ -58,6 +60,7 @@ fn member(capability: &str, name: &str, value: &Value) -> String {
         ("queue", "produce") => "adds jobs to",
         ("queue", "consume") => "works on the jobs of",
         ("queue", "manage") => "removes, retries and pauses the jobs of",
+        ("sockets", "connect") => "opens connections to",
         ("sql", "ddl") => "changes its database's schema while it runs",
         _ => return format!("{name}: {}", plain(value)),
     };

@@ -1,6 +1,8 @@
 //! The files below `wit/` that `exprsn wit` gives away: written by `cargo xtask wit-twins`.
 
 files! {
+    "deps/exprsn-blob/blob-sync.wit",
+    "deps/exprsn-blob/blob.wit",
     "deps/exprsn-ca/ca-sync.wit",
     "deps/exprsn-ca/ca.wit",
     "deps/exprsn-cache/cache-sync.wit",
