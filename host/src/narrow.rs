@@ -6,11 +6,12 @@
 //! - an object is covered member by member; a member that was not asked for is not covered, one that is left out is less;
 //! - each element of an array is covered by some element that was asked for;
 //! - a text is covered by itself, and by a pattern that ends in `*` and matches it;
+//! - an address outside (`https://*.example.com`) is covered by a pattern that covers all that it does;
 //! - `true` is covered by `true`; `false` by either;
 //! - a number is covered by one that is as large or larger, and may not be left out: it is a bound;
 //! - `null` stands for the default, whatever that is, and is covered by `null` alone.
 
-use crate::name;
+use crate::{mesh::egress::EgressPattern, name};
 use serde_json::Value;
 
 /// Checks that `asked` covers `approved`; the error says at which place it does not, and what was asked for there.
@@ -56,11 +57,18 @@ fn check_at(place: &str, asked: &Value, approved: &Value) -> Result<(), String> 
 
 fn covers_plain(asked: &Value, approved: &Value) -> bool {
     match (asked, approved) {
-        (Value::String(pattern), Value::String(text)) => name::matches(pattern, text),
+        (Value::String(pattern), Value::String(text)) => covers_text(pattern, text),
         (Value::Bool(asked), Value::Bool(approved)) => *asked || !approved,
         (Value::Number(asked), Value::Number(approved)) => at_most(approved, asked),
         (Value::Null, Value::Null) => true,
         _ => false,
+    }
+}
+
+fn covers_text(asked: &str, approved: &str) -> bool {
+    match (EgressPattern::parse(asked), EgressPattern::parse(approved)) {
+        (Ok(asked), Ok(approved)) => asked.includes(&approved),
+        _ => name::matches(asked, approved),
     }
 }
 
@@ -169,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_text_is_a_pattern_only_at_its_end() {
-        covered(json!(["https://*"]), json!(["https://api.example.com:443"]));
+        covered(json!(["b-*"]), json!(["b-1"]));
         refused(
             json!(["*.example.com"]),
             json!(["a.example.com"]),
@@ -177,6 +185,16 @@ mod tests {
         );
         refused(json!(["user:1"]), json!(["user:*"]), "user:*");
         refused(json!(["A"]), json!(["a"]), "\"a\"");
+    }
+
+    #[test]
+    fn an_address_outside_is_covered_as_connections_are() {
+        covered(json!(["https://*"]), json!(["https://api.example.com:443"]));
+        covered(json!(["https://*.a.b"]), json!(["https://x.a.b"]));
+        covered(json!(["tcp://*:*"]), json!(["tcp://mail.a.b:25"]));
+        refused(json!(["https://*"]), json!(["https://a.b:8443"]), "8443");
+        refused(json!(["https://*"]), json!(["https://10.0.0.1"]), "10.0");
+        refused(json!(["https://a.b"]), json!(["https://*"]), "https://*");
     }
 
     #[test]

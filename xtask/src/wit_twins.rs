@@ -208,7 +208,7 @@ impl Source<'_> {
         let excluded = |without: &&str| {
             full == **without || (without.ends_with('/') && full.starts_with(*without))
         };
-        if WITHOUT_TWIN.iter().any(|without| excluded(without)) {
+        if WITHOUT_TWIN.iter().any(excluded) {
             return Ok(false);
         }
         let Some(interface) = self.interfaces.iter().find(|item| item.name() == name) else {

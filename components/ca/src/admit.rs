@@ -3,7 +3,6 @@
 use crate::{
     audit,
     components::{self, ComponentView},
-    issue::subject_of,
     policy::Trust,
     publishers,
     store::{self, NewCertificate},
@@ -83,7 +82,7 @@ pub async fn admit(
 ) -> Result<Created<ComponentView>> {
     // What the host has admitted before comes first in the log.
     components::record().await?;
-    let by = subject_of(caller.principal());
+    let by = caller.principal().full_subject();
     let inspection = authority::inspect(&new.digest).await?;
     let service = inspection["name"].as_str().unwrap_or_default().to_owned();
     let signer = inspection["signer"]["key"].as_str().map(str::to_owned);

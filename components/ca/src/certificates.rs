@@ -2,7 +2,6 @@
 
 use crate::{
     audit, components, crl,
-    issue::subject_of,
     store::{self, CertificateRecord},
 };
 use exprsn_sdk::{ca::authority, prelude::*};
@@ -45,7 +44,7 @@ pub async fn revoke(
     Json(body): Json<Reason>,
 ) -> Result<Json<CertificateRecord>> {
     components::record().await?;
-    let by = subject_of(caller.principal());
+    let by = caller.principal().full_subject();
     let tx = sql::begin().await?;
     let record = store::certificate(&tx, &serial)
         .await?

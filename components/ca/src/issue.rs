@@ -119,18 +119,6 @@ pub struct TokenRecord {
     pub revoked_by: Option<String>,
 }
 
-/// Whoever called: `user:42`.
-pub fn subject_of(principal: &Principal) -> String {
-    let kind = match principal.kind {
-        Kind::Anonymous => "anonymous",
-        Kind::User => "user",
-        Kind::Service => "service",
-        Kind::Client => "client",
-        Kind::Operator => "operator",
-    };
-    format!("{kind}:{}", principal.subject)
-}
-
 impl NewToken {
     /// The claims that are asked for.
     fn claims(self, id: String, own_subject: &str, now_s: i64) -> Result<Claims> {
@@ -165,7 +153,7 @@ impl NewToken {
 /// talked into using a right that is its user's.
 pub async fn issue(caller: Caller, Json(new): Json<NewToken>) -> Result<Created<Issued>> {
     let (own, now) = (&caller.caller, now_s());
-    let own_subject = subject_of(own);
+    let own_subject = own.full_subject();
     let (expires_in, shed) = (new.expires_in, new.extra.is_some());
     let mut claims = new.claims(uuid_v7(), &own_subject, now)?;
     let narrowed = !caller.has(Permission::Admin);

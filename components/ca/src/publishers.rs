@@ -1,6 +1,6 @@
 //! Publishers whose signature on a component is trusted.
 
-use crate::{audit, issue::subject_of};
+use crate::audit;
 use exprsn_sdk::prelude::*;
 
 /// Hexadecimal digits of a public key.
@@ -64,7 +64,7 @@ pub async fn list() -> Result<Json<Publishers>> {
 
 /// `POST /api/publishers`
 pub async fn trust(caller: Caller, Json(new): Json<NewPublisher>) -> Result<Created<Publisher>> {
-    let by = subject_of(caller.principal());
+    let by = caller.principal().full_subject();
     let publisher = Publisher {
         name: new.name,
         key: new.key,
@@ -96,7 +96,7 @@ pub async fn remove(caller: Caller, Path(key): Path<String>) -> Result<NoContent
     struct Removed {
         name: String,
     }
-    let by = subject_of(caller.principal());
+    let by = caller.principal().full_subject();
     let tx = sql::begin().await?;
     let text = "DELETE FROM publishers WHERE public_key = $1 RETURNING name";
     let removed: Option<Removed> = tx.query_one_as(text, params![key]).await?;

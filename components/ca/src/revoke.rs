@@ -1,6 +1,6 @@
 //! Revoking tokens (RFC 7009).
 
-use crate::{audit, issue::subject_of, lenient::Lenient, store};
+use crate::{audit, lenient::Lenient, store};
 use exprsn_sdk::prelude::*;
 
 /// What to revoke: a token, or the record of one by its id.
@@ -30,7 +30,7 @@ pub async fn revoke(
     caller: Caller,
     Lenient(body): Lenient<Revocation>,
 ) -> Result<Json<RevocationResult>> {
-    let by = subject_of(&caller.caller);
+    let by = caller.caller.full_subject();
     let found = match (body.token, body.id) {
         (Some(token), None) => presented(&token).await?,
         (None, Some(id)) => Some(by_id(&caller, &by, &id).await?),

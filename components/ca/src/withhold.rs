@@ -5,7 +5,6 @@
 
 use crate::{
     audit,
-    issue::subject_of,
     policy::{self, EVERYTHING},
 };
 use exprsn_sdk::{
@@ -83,7 +82,7 @@ pub async fn revoke(
     Path(service): Path<String>,
     Json(body): Json<Revocation>,
 ) -> Result<Json<InForce>> {
-    let by = subject_of(caller.principal());
+    let by = caller.principal().full_subject();
     let grant = body.grant.unwrap_or_else(|| EVERYTHING.to_owned());
     check(&service, &grant).await?;
     let tx = sql::begin().await?;
@@ -105,7 +104,7 @@ pub async fn restore(
     Path(service): Path<String>,
     asked: Query<Restoration>,
 ) -> Result<Json<InForce>> {
-    let by = subject_of(caller.principal());
+    let by = caller.principal().full_subject();
     let tx = sql::begin().await?;
     let details = json!({ "grant": asked.grant });
     audit::append(&tx, &by, "grant.restored", &service, &details).await?;

@@ -169,6 +169,18 @@ impl Claims {
 }
 
 impl Principal {
+    /// Who it is as a token names it: `service:exprsn-timeline`, `user:1f…`.
+    pub fn full_subject(&self) -> String {
+        let kind = match self.kind {
+            Kind::Anonymous => "anonymous",
+            Kind::User => "user",
+            Kind::Service => "service",
+            Kind::Client => "client",
+            Kind::Operator => "operator",
+        };
+        format!("{kind}:{}", self.subject)
+    }
+
     /// The token's further claims.
     pub fn extra(&self) -> Map<String, Value> {
         serde_json::from_str(&self.extra).unwrap_or_default()

@@ -52,7 +52,7 @@ pub async fn register(caller: Caller, Json(new): Json<NewRegistration>) -> Resul
         )));
     }
     refuse_cycle(&new, &merge(&running, &registered, now))?;
-    store::upsert(&tx, &new, &subject(&caller), now).await?;
+    store::upsert(&tx, &new, &caller.principal().full_subject(), now).await?;
     let after = store::registrations_in(&tx).await?;
     let view = merge(&running, &after, now)
         .into_iter()
@@ -137,22 +137,6 @@ pub async fn tell(changes: &[Change]) {
     }
 }
 
-/// The subject of whoever asks, as in a token: `service:exprsn-x`.
-fn subject(caller: &Caller) -> String {
-    let principal = caller.principal();
-    format!("{}:{}", kind_name(principal.kind), principal.subject)
-}
-
-fn kind_name(kind: PrincipalKind) -> &'static str {
-    match kind {
-        PrincipalKind::Anonymous => "anonymous",
-        PrincipalKind::User => "user",
-        PrincipalKind::Service => "service",
-        PrincipalKind::Client => "client",
-        PrincipalKind::Operator => "operator",
-    }
-}
-
 /// A record belongs to whoever made it; of a service that the platform runs, to that service. Operators and holders of
 /// `admin` may change any.
 fn permit(
@@ -175,7 +159,7 @@ fn permit(
         Err(Problem::forbidden(format!(
             "{name} is run by this platform: only the service itself, an operator or a token with `admin` may change its record"
         )))
-    } else if former.is_some_and(|former| former.owner != subject(caller)) {
+    } else if former.is_some_and(|former| former.owner != caller.principal().full_subject()) {
         Err(Problem::forbidden(format!(
             "{name} was registered by somebody else"
         )))

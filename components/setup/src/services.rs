@@ -1,6 +1,6 @@
 //! `/api/services/{name}/…`: which version of a service runs. The host does it; here it is asked for.
 
-use exprsn_sdk::{ca::Kind, prelude::*};
+use exprsn_sdk::prelude::*;
 
 /// What is swapped in, and how.
 #[derive(Deserialize, JsonSchema, Validate)]
@@ -128,16 +128,8 @@ pub async fn history(Path(name): Path<String>) -> Result<Json<History>> {
 
 /// A change in the name of who asks for it.
 fn asked_by(caller: &Caller) -> platform::Change {
-    let principal = &caller.caller;
-    let kind = match principal.kind {
-        Kind::Anonymous => "anonymous",
-        Kind::User => "user",
-        Kind::Service => "service",
-        Kind::Client => "client",
-        Kind::Operator => "operator",
-    };
     platform::Change {
-        by: format!("{kind}:{}", principal.subject),
+        by: caller.caller.full_subject(),
         percent: None,
         restart: false,
     }

@@ -26,6 +26,18 @@ pub struct ChangePlace {
     ca: CaPlace,
 }
 
+/// Which service a command is about, and how the outcome is told.
+#[derive(Args, Debug)]
+pub struct ServiceArgs {
+    /// The service: timeline is exprsn-timeline.
+    name: String,
+    /// Prints the outcome as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: ChangePlace,
+}
+
 /// Gives a running service another version without losing a request.
 ///
 /// A file is sent, admitted as platform.toml or the service's last admission says, loaded and checked beside the running
@@ -37,8 +49,8 @@ pub struct ChangePlace {
   exprsn swap timeline new.wasm --percent 10  as a canary; then `exprsn canary promote timeline`
   exprsn swap notes notes.wasm --allow-unsigned --json")]
 pub struct SwapArgs {
-    /// The service: timeline is exprsn-timeline.
-    name: String,
+    #[command(flatten)]
+    service: ServiceArgs,
     /// A component file, or the digest of an admitted component.
     component: String,
     /// Makes it a canary with this share of the invocations.
@@ -49,11 +61,6 @@ pub struct SwapArgs {
     restart: bool,
     #[command(flatten)]
     answers: Answers,
-    /// Prints the outcome as JSON.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    place: ChangePlace,
 }
 
 /// Returns a service to the version that was live before.
@@ -62,13 +69,8 @@ pub struct SwapArgs {
   exprsn rollback timeline
   exprsn rollback timeline --json")]
 pub struct RollbackArgs {
-    /// The service: timeline is exprsn-timeline.
-    name: String,
-    /// Prints the outcome as JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    place: ChangePlace,
+    service: ServiceArgs,
 }
 
 /// Decides on a canary: a version that `exprsn swap --percent` gave a share.
@@ -83,13 +85,8 @@ pub enum CanaryCommand {
 #[command(after_long_help = "Examples:
   exprsn canary promote timeline")]
 pub struct PromoteArgs {
-    /// The service: timeline is exprsn-timeline.
-    name: String,
-    /// Prints the outcome as JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    place: ChangePlace,
+    service: ServiceArgs,
 }
 
 /// Ends a canary; the version beside it has everything again.
@@ -97,13 +94,8 @@ pub struct PromoteArgs {
 #[command(after_long_help = "Examples:
   exprsn canary abort timeline")]
 pub struct AbortArgs {
-    /// The service: timeline is exprsn-timeline.
-    name: String,
-    /// Prints the outcome as JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    place: ChangePlace,
+    service: ServiceArgs,
 }
 
 /// Lists what a service has run as, newest first.
@@ -112,13 +104,8 @@ pub struct AbortArgs {
   exprsn history timeline
   exprsn history timeline --json | jq '.items[0].digest'")]
 pub struct HistoryArgs {
-    /// The service: timeline is exprsn-timeline.
-    name: String,
-    /// Prints the history as JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    place: ChangePlace,
+    service: ServiceArgs,
 }
 
 impl SwapArgs {
@@ -128,16 +115,16 @@ impl SwapArgs {
         let digest = if Path::new(&self.component).is_file() {
             steps.next("sending and admitting the component");
             let file = Path::new(&self.component);
-            let delivered = deliver(&self.place.ca, file, &self.answers).await?;
+            let delivered = deliver(&self.service.place.ca, file, &self.answers).await?;
             delivered.digest
         } else {
             digest(&self.component)?
         };
         steps.next("loading it, checking its health, swapping it in");
         let body = json!({ "digest": digest, "percent": self.percent, "restart": self.restart });
-        let changed = self.place.change(&self.name, "swap", Some(body)).await?;
+        let changed = self.service.change("swap", Some(body)).await?;
         drop(steps);
-        tell(&changed, self.json)
+        self.service.tell(&changed)
     }
 }
 
@@ -160,29 +147,29 @@ fn digest(text: &str) -> Result<String> {
 impl RollbackArgs {
     /// Runs the command.
     pub async fn run(self) -> Result {
-        let changed = self.place.change(&self.name, "rollback", None).await?;
-        tell(&changed, self.json)
+        let changed = self.service.change("rollback", None).await?;
+        self.service.tell(&changed)
     }
 }
 
 impl CanaryCommand {
     /// Runs the command.
     pub async fn run(self) -> Result {
-        let (place, name, json, what) = match self {
-            Self::Promote(args) => (args.place, args.name, args.json, "canary/promote"),
-            Self::Abort(args) => (args.place, args.name, args.json, "canary/abort"),
+        let (service, what) = match self {
+            Self::Promote(args) => (args.service, "canary/promote"),
+            Self::Abort(args) => (args.service, "canary/abort"),
         };
-        tell(&place.change(&name, what, None).await?, json)
+        service.tell(&service.change(what, None).await?)
     }
 }
 
 impl HistoryArgs {
     /// Runs the command.
     pub async fn run(self) -> Result {
-        let (url, token) = self.place.target(&self.name, "history")?;
+        let (url, token) = self.service.target("history")?;
         let ask = Ask::new(Method::GET, &url).token(&token);
         let history: Value = Client::new().json(ask).await?;
-        if self.json {
+        if self.service.json {
             return print_json(&history);
         }
         print(&render(&history, Style::stdout()));
@@ -190,30 +177,32 @@ impl HistoryArgs {
     }
 }
 
-impl ChangePlace {
-    fn target(&self, name: &str, what: &str) -> Result<(String, String)> {
-        let base = self.setup.clone();
-        let base = base.map_or_else(|| self.ca.place.url(SETUP_PORT), Ok)?;
-        let url = format!("{}/api/services/{name}/{what}", base.trim_end_matches('/'));
-        Ok((url, self.ca.place.operator_token()?))
+impl ServiceArgs {
+    fn target(&self, what: &str) -> Result<(String, String)> {
+        let ChangePlace { setup, ca } = &self.place;
+        let base = setup.clone();
+        let base = base.map_or_else(|| ca.place.url(SETUP_PORT), Ok)?;
+        let (base, name) = (base.trim_end_matches('/'), &self.name);
+        let url = format!("{base}/api/services/{name}/{what}");
+        Ok((url, ca.place.operator_token()?))
     }
 
-    async fn change(&self, name: &str, what: &str, body: Option<Value>) -> Result<Value> {
-        let (url, token) = self.target(name, what)?;
+    async fn change(&self, what: &str, body: Option<Value>) -> Result<Value> {
+        let (url, token) = self.target(what)?;
         let ask = Ask::new(Method::POST, &url)
             .token(&token)
             .json(body.unwrap_or_else(|| json!({})))
             .patience(CHANGE_MAX);
         Client::new().json(ask).await
     }
-}
 
-fn tell(changed: &Value, json: bool) -> Result {
-    if json {
-        return print_json(changed);
+    fn tell(&self, changed: &Value) -> Result {
+        if self.json {
+            return print_json(changed);
+        }
+        print(&told(changed, Style::stdout()));
+        Ok(())
     }
-    print(&told(changed, Style::stdout()));
-    Ok(())
 }
 
 /// `exprsn-timeline 1.1.0 3b1f0c… is live in 21 ms (from the cache); before: 9a…`.

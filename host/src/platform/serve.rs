@@ -68,8 +68,10 @@ impl Platform {
         version: &Version,
         address: SocketAddr,
     ) -> Result<()> {
+        let wanted = &version.manifest.subscriptions;
+        self.broker.subscribe(&service.name, wanted).await?;
         let specs = queue::QueueSpec::of(&version.manifest);
-        let consumer = self.consume(service, version, specs.clone()).await?;
+        let consumer = self.consume(service, specs.clone()).await?;
         let stop = watch::Sender::new(false);
         let listeners = self.listen(service, address, &stop).await?;
         let attended = Attended {
@@ -91,7 +93,7 @@ impl Platform {
         if self.attended().get(&service.name).is_none_or(unchanged) {
             return Ok(());
         }
-        let mut consumer = self.consume(service, version, specs.clone()).await?;
+        let mut consumer = self.consume(service, specs.clone()).await?;
         if let Some(attended) = self.attended().get_mut(&service.name) {
             std::mem::swap(&mut attended.consumer, &mut consumer);
             attended.specs = specs;
@@ -104,12 +106,8 @@ impl Platform {
     async fn consume(
         &self,
         service: &Arc<Service>,
-        version: &Version,
         specs: Vec<queue::QueueSpec>,
     ) -> Result<queue::Consumer> {
-        self.broker
-            .subscribe(&service.name, &version.manifest.subscriptions)
-            .await?;
         let handler = Arc::new(Dispatch {
             service: service.clone(),
             cores: self.cores.clone(),

@@ -29,6 +29,8 @@ const REQUESTS_MIN: usize = 10;
 const TRIES_MAX: usize = 3;
 
 const CONFIG: &str = "
+[platform]
+compile_cpu_s_max = 3
 [service.exprsn-hostile.limits]
 hostcall_bytes_max = 8388608
 messages_per_second_max = 2000
@@ -45,6 +47,7 @@ fn platform() -> &'static Platform {
     static PLATFORM: OnceLock<Platform> = OnceLock::new();
     PLATFORM.get_or_init(|| {
         Platform::start(&Setup {
+            services: &["ca", "setup"],
             guests: &["broker", "hello", "hostile"],
             config: CONFIG,
             ..Setup::default()

@@ -183,9 +183,9 @@ fn instances_that_multiply_are_refused() {
     expect_refusal(&with_manifest(component), "cannot be loaded");
 }
 
-#[test]
-fn a_small_file_that_is_a_large_compilation_is_given_up() {
-    // Tens of thousands of variables that all live through nested loops.
+/// A small component whose compilation has no end that anybody would wait for: tens of thousands of variables that all live
+/// through nested loops.
+fn bomb() -> Vec<u8> {
     let (locals, depth) = (20_000, 200);
     let mut body = String::new();
     for index in 0..locals {
@@ -207,12 +207,31 @@ fn a_small_file_that_is_a_large_compilation_is_given_up() {
         "the file is small: {}",
         component.len()
     );
+    component
+}
+
+#[test]
+fn a_small_file_that_is_a_large_compilation_is_given_up() {
     let limits = "[platform]\ncompile_cpu_s_max = 2\ncompile_memory_bytes_max = 1073741824";
-    let told = refused_with(&component, limits);
+    let told = refused_with(&bomb(), limits);
     assert!(
         told.contains("compile_memory_bytes_max or compile_cpu_s_max"),
         "{told}"
     );
+}
+
+#[test]
+fn a_bomb_that_is_installed_is_given_up_while_others_are_served() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), bomb()).expect("written");
+    while_innocents_are_served(|platform| {
+        let mut install = platform.command(&["component", "install", "--yes"]);
+        let output = install.arg("--allow-unsigned").arg(file.path()).output();
+        let output = output.expect("the program runs");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains("compile_cpu_s_max"), "{told}");
+    });
 }
 
 #[test]

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
+    path::{Path, PathBuf},
 };
 
 /// Sends bytes as they are and answers all that comes back.
@@ -186,5 +187,83 @@ fn addresses_inside_are_not_reached_by_a_pattern() {
         // What is served here is reached by a call grant alone.
         let said = hostile("POST", "/egress", &json!("http://exprsn-broker/health")).to_string();
         assert!(said.contains("Denied"), "{said}");
+    });
+}
+
+#[test]
+fn connections_inside_are_not_reached_by_a_pattern() {
+    while_innocents_are_served(|_| {
+        for host in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "fd00:ec2::254",
+            "127.0.0.1",
+            "2852039166",
+            "0xa9fea9fe",
+            "localhost",
+            "10.0.0.1",
+        ] {
+            let said = hostile("POST", "/connect", &json!(host)).to_string();
+            let refused = ["Denied", "Unavailable", "Invalid"]
+                .iter()
+                .any(|text| said.contains(text));
+            assert!(refused, "{host}: {said}");
+        }
+    });
+}
+
+/// Paths below `folder` whose own name contains `text`.
+fn named(folder: &Path, text: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .flat_map(|entry| {
+            let path = entry.path();
+            let inner = if path.is_dir() { named(&path, text) } else { Vec::new() };
+            let own = entry.file_name().to_string_lossy().contains(text);
+            own.then_some(path).into_iter().chain(inner)
+        })
+        .collect()
+}
+
+#[test]
+fn names_of_objects_lead_nowhere_else() {
+    while_innocents_are_served(|platform| {
+        let names = [
+            "../forged",
+            "../../forged",
+            "../../../../../../../tmp/forged",
+            "/tmp/forged",
+            "..\\..\\forged",
+            "%2e%2e%2fforged",
+            "a/../../forged",
+            "./forged",
+            "..",
+            ".",
+            "forged\u{0}.txt",
+            "con",
+            "..;/forged",
+        ];
+        let told = hostile("POST", "/objects", &json!(names));
+        let said = told["said"].as_array().expect("a list");
+        let taken: Vec<&str> = names
+            .iter()
+            .zip(said)
+            .filter(|(_, said)| {
+                let refused = said.as_str().is_some_and(|said| said.contains("Invalid"));
+                assert!(refused || **said == json!(true), "{said}");
+                !refused
+            })
+            .map(|(name, _)| *name)
+            .collect();
+        assert!(taken.contains(&"../../forged"), "{told}");
+        let mut sorted = taken.clone();
+        sorted.sort_unstable();
+        assert_eq!(told["listed"], json!(sorted), "each is its own object");
+        let root = platform.data.parent().expect("the platform's folder");
+        let objects = platform.data.join("blob");
+        let found = named(root, "forged");
+        assert!(!found.is_empty(), "they are files of the host's");
+        assert!(found.iter().all(|path| path.starts_with(&objects)), "{found:?}");
+        assert!(!Path::new("/tmp/forged").exists());
     });
 }

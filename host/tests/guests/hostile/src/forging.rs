@@ -11,6 +11,8 @@ pub fn routes(router: Router) -> Router {
         .get("/many-headers/{count}", many_headers)
         .get("/forge", forge)
         .post("/egress", egress)
+        .post("/connect", connect)
+        .post("/objects", objects)
 }
 
 /// Header fields that the host must not let a guest make, and what it said to each.
@@ -86,4 +88,37 @@ async fn egress(AnyJson(url): AnyJson) -> AnyJson {
         Err(error) => json!(format!("{error:?}")),
     };
     AnyJson(said)
+}
+
+/// Tries to open a connection to a host and says what came of it.
+async fn connect(AnyJson(host): AnyJson) -> AnyJson {
+    let host = host.as_str().unwrap_or_default().to_owned();
+    AnyJson(match sockets::Connection::connect(&host, 80).await {
+        Ok(_) => json!("reached"),
+        Err(error) => json!(format!("{error:?}")),
+    })
+}
+
+/// Writes an object of each name, and says what of them is listed then and what comes back.
+async fn objects(AnyJson(names): AnyJson) -> Result<AnyJson> {
+    blob::create_container("loot").await?;
+    let names: Vec<String> = names
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|name| name.as_str().map(str::to_owned))
+        .collect();
+    let mut said = Vec::new();
+    for name in &names {
+        let written = blob::put("loot", name, blob::Write::default(), name.as_bytes());
+        if let Err(error) = written.await {
+            said.push(json!(format!("{error:?}")));
+            continue;
+        }
+        let (_, content) = blob::get("loot", name, None).await?;
+        said.push(json!(content == name.as_bytes()));
+    }
+    let listed = blob::list("loot", "", None, None).await?;
+    let listed: Vec<String> = listed.objects.into_iter().map(|object| object.name).collect();
+    Ok(AnyJson(json!({ "said": said, "listed": listed })))
 }
