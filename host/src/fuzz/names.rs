@@ -8,7 +8,7 @@ use crate::{
         queue::{check_cron, next_due},
     },
     invocation::TraceContext,
-    mesh::EgressPattern,
+    mesh::{Destination, EgressPattern},
     name::{SERVICE_NAME_BYTES_MAX, ServiceName},
     withheld::WithheldGrant,
 };
@@ -65,37 +65,39 @@ pub fn cron(input: &[u8]) {
     }
 }
 
-/// A pattern covers only URIs of its scheme and, where it names one, its host.
+/// What a pattern reaches is of its scheme and host, a pattern is read as it is written, and what includes another
+/// pattern reaches all that this one does.
 pub fn egress(input: &[u8]) {
     let text = text(input);
-    let (pattern, uri) = text
-        .split_once('\n')
-        .unwrap_or((&text, "https://api.example.com/"));
-    let (Ok(parsed), Ok(uri)) = (EgressPattern::parse(pattern), uri.parse::<http::Uri>()) else {
+    let mut lines = text.splitn(3, '\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let Ok(wide) = EgressPattern::parse(line()) else {
         return;
     };
-    if !parsed.covers(&uri) {
-        return;
-    }
-    let (scheme, rest) = pattern.split_once("://").expect("a pattern has a scheme");
+    let written = wide.to_string();
     assert_eq!(
-        uri.scheme_str().unwrap_or("http"),
-        scheme,
-        "{pattern} {uri}"
+        EgressPattern::parse(&written).as_ref(),
+        Ok(&wide),
+        "{written}"
     );
-    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
-    if parsed.names_host() {
-        assert!(
-            rest.to_ascii_lowercase().starts_with(&host),
-            "{pattern} covers {uri}"
-        );
-    } else {
-        let suffix = rest[1..].split(':').next().unwrap_or_default();
-        assert!(
-            host.ends_with(&suffix.to_ascii_lowercase()),
-            "{pattern} covers {uri}"
-        );
+    let narrow = EgressPattern::parse(line());
+    let Some(destination) = destination(line()) else {
+        return;
+    };
+    if wide.reach(&destination).is_some() {
+        assert_eq!(wide.scheme, destination.scheme, "{written}");
+        assert!(wide.withholds(&destination), "{written}");
     }
+    if let Ok(narrow) = narrow
+        && wide.includes(&narrow)
+        && narrow.reach(&destination).is_some()
+    {
+        assert!(wide.reach(&destination).is_some(), "{written} {narrow}");
+    }
+}
+
+fn destination(text: &str) -> Option<Destination> {
+    Destination::of_uri(&text.parse().ok()?).ok()
 }
 
 /// A path's normal form is its own normal form, and no reader can take it for another resource.

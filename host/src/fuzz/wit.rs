@@ -3,13 +3,13 @@
 use super::{input::Input, tokens};
 use crate::{
     capability::{
-        blob::{backend::Range, convert as blob, exprsn::exprsn::blob::types as blob_types},
+        blob::{backend::Range, convert as blob, exprsn::blob::types as blob_types},
         ca::{convert as ca, host::exprsn::ca::types as ca_types},
         queue::{
             NewJob,
             check::{check_event, check_job, check_queue_name},
         },
-        sql::{types::Value, value},
+        sql::{exprsn::sql::types::Value, value},
     },
     manifest::Backoff,
 };
