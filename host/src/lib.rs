@@ -13,6 +13,8 @@ pub mod config;
 pub mod cores;
 pub mod deployments;
 pub mod engine;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod inspection;
 pub mod invocation;
 pub mod library;

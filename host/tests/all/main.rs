@@ -17,6 +17,7 @@ mod coverage;
 mod egress;
 mod events;
 mod fanout;
+mod fuzz;
 mod grants;
 mod herald;
 mod http;

@@ -8,7 +8,7 @@ pub mod backend;
 mod caller;
 #[cfg(test)]
 mod conformance;
-mod convert;
+pub(crate) mod convert;
 mod directory;
 mod host;
 pub mod name;

@@ -79,7 +79,7 @@ pub(super) fn rejection(rejection: Rejection) -> tokens::Rejection {
     }
 }
 
-pub(super) fn read_claims(claims: types::Claims) -> Result<Claims, types::Error> {
+pub(crate) fn read_claims(claims: types::Claims) -> Result<Claims, types::Error> {
     let invalid = |text: &str| types::Error::Invalid(text.to_owned());
     let subject = Subject::parse(&claims.subject).ok_or_else(|| {
         invalid("`subject` is none of user:<id>, service:<name>, client:<id>, operator:<name>")
@@ -104,7 +104,7 @@ pub(super) fn read_claims(claims: types::Claims) -> Result<Claims, types::Error>
     })
 }
 
-pub(super) fn told_claims(claims: &Claims) -> types::Claims {
+pub(crate) fn told_claims(claims: &Claims) -> types::Claims {
     types::Claims {
         id: claims.id.clone(),
         subject: claims.subject.to_string(),

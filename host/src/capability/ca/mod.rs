@@ -5,9 +5,9 @@
 //! **Invariant:** the interface `authority` is linked for exprsn-ca alone: platform/load.rs refuses the grant to others.
 
 mod components;
-mod convert;
+pub(crate) mod convert;
 mod grant;
-mod host;
+pub(crate) mod host;
 mod keys;
 mod twin;
 

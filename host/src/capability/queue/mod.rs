@@ -8,7 +8,7 @@
 
 mod backend;
 mod broker;
-mod check;
+pub(crate) mod check;
 mod dispatch;
 mod host;
 mod job;

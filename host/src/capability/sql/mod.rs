@@ -12,7 +12,7 @@ pub mod outbox;
 mod run;
 mod sqlite;
 mod twin;
-mod value;
+pub(crate) mod value;
 
 #[cfg(test)]
 mod tests;

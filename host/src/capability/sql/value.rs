@@ -40,14 +40,14 @@ pub(super) fn bind(statement: &mut Statement<'_>, values: &[Value]) -> Result<()
 }
 
 /// The number in `$12`.
-fn position(name: &str) -> Option<usize> {
+pub(crate) fn position(name: &str) -> Option<usize> {
     let digits = name.strip_prefix('$')?;
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
     digits.parse().ok().filter(|_| plain)
 }
 
 /// SQLite's nearest to a value; PostgreSQL refuses the same.
-fn to_stored(value: &Value) -> Result<ToSqlOutput<'_>, &'static str> {
+pub(crate) fn to_stored(value: &Value) -> Result<ToSqlOutput<'_>, &'static str> {
     let text = |text| Ok(ToSqlOutput::Borrowed(ValueRef::Text(str::as_bytes(text))));
     match value {
         Value::Null => Ok(ToSqlOutput::Owned(Stored::Null)),
@@ -126,7 +126,7 @@ fn size(stored: ValueRef<'_>) -> usize {
         }
 }
 
-fn from_stored(stored: ValueRef<'_>) -> Result<Value, Fault> {
+pub(crate) fn from_stored(stored: ValueRef<'_>) -> Result<Value, Fault> {
     Ok(match stored {
         ValueRef::Null => Value::Null,
         ValueRef::Integer(number) => Value::Integer(number),
