@@ -11,7 +11,7 @@
 //! - a number is covered by one that is as large or larger, and may not be left out: it is a bound;
 //! - `null` stands for the default, whatever that is, and is covered by `null` alone.
 
-use crate::{mesh::egress::EgressPattern, name};
+use crate::{mesh::EgressPattern, name};
 use serde_json::Value;
 
 /// Checks that `asked` covers `approved`; the error says at which place it does not, and what was asked for there.

@@ -106,6 +106,7 @@ impl DevArgs {
             return self.swap_built(Path::new(&built[0]), saved, build).await;
         }
         let project = Project::open(&self.folder, self.build.clone(), self.component.clone())?;
+        project.provide_interfaces()?;
         // Before the first build: what is saved while it runs counts.
         let mut watch = Watch::begin(&project.folder)?;
         self.tell(&Event::Watching {
@@ -177,18 +178,19 @@ impl DevArgs {
             .current_dir(&project.folder)
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        if !self.json {
+        let failed = |error| CliError::failed(format!("cannot start `{}`: {error}", project.build));
+        let (status, said) = if self.json {
+            let output = command.output().await.map_err(failed)?;
+            (output.status, said(&output))
+        } else {
             // The tools' own words, as they come, in their colours.
             command.stdout(std::io::stderr()).stderr(Stdio::inherit());
-        }
-        let output = command.output().await.map_err(|error| {
-            CliError::failed(format!("cannot start `{}`: {error}", project.build))
-        })?;
-        if output.status.success() {
+            (command.status().await.map_err(failed)?, String::new())
+        };
+        if status.success() {
             return Ok(());
         }
-        let said = said(&output);
-        let cause = format!("`{}` ended with {}", project.build, output.status);
+        let cause = format!("`{}` ended with {status}", project.build);
         Err(CliError::failed(format!("{cause}\n{said}").trim_end()))
     }
 

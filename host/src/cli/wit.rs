@@ -135,12 +135,7 @@ impl WitArgs {
     }
 
     fn write(&self, folder: &Path, sources: &Sources) -> Result {
-        let mut written = Vec::new();
-        for (path, text) in sources {
-            let path = folder.join("deps").join(path);
-            write_file(&path, text)?;
-            written.push(path);
-        }
+        let mut written = write_packages(folder, sources)?;
         let world = folder.join(WORLD_FILE);
         if !has_wit(folder) {
             write_file(&world, WORLD)?;
@@ -192,6 +187,16 @@ impl WitArgs {
         ))
         .remedy(compatibility::REMEDY))
     }
+}
+
+/// Writes the packages where a project's world finds them, `DIR/deps`; answers the files.
+pub(super) fn write_packages(folder: &Path, sources: &Sources) -> Result<Vec<PathBuf>> {
+    let files = sources.iter().map(|(path, text)| {
+        let path = folder.join("deps").join(path);
+        write_file(&path, text)?;
+        Ok(path)
+    });
+    files.collect()
 }
 
 fn described(package: &Package) -> Value {

@@ -56,7 +56,7 @@ pub fn ca_claims(input: &[u8]) {
         subject: input.text(),
         audience: input.list(Input::text),
         resources: input.list(Input::text),
-        permissions: ca_types::Permissions::all() & permissions(input.byte()),
+        permissions: permissions(input.byte()),
         issued_at: instant(&mut input),
         not_before: instant(&mut input),
         expires_at: instant(&mut input),
@@ -78,13 +78,10 @@ pub fn ca_claims(input: &[u8]) {
 }
 
 fn permissions(bits: u8) -> ca_types::Permissions {
-    let all = ca_types::Permissions::all();
-    let kept = all
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| bits >> (at % 8) & 1 == 1);
-    kept.fold(ca_types::Permissions::empty(), |flags, (_, flag)| {
-        flags | flag
+    let kept = ca::FLAGS.iter().enumerate();
+    let kept = kept.filter(|(at, _)| bits >> at & 1 == 1);
+    kept.fold(ca_types::Permissions::empty(), |flags, (_, (_, flag))| {
+        flags | *flag
     })
 }
 

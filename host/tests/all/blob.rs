@@ -4,7 +4,12 @@ use crate::harness::{Call, Platform, Setup, eventually};
 use serde_json::{Value, json};
 use std::{fs, path::PathBuf, sync::OnceLock};
 
-const LIMITS: &str = "[capability.blob]
+const LIMITS: &str = "
+[service.exprsn-blob.limits]
+body_bytes_max = 536870912
+cpu_ms_max = 60000
+wall_ms_max = 120000
+[capability.blob]
 object_bytes_max = 300000000
 value_bytes_max = 10000
 name_bytes_max = 300
@@ -248,7 +253,8 @@ fn errors_when_not_granted() {
     });
     let output = refused.try_restart().expect_err("it does not start");
     let told = format!("{output}{}", refused.log());
-    assert!(told.contains("exprsn-blob asks for `blob`"), "{told}");
+    assert!(told.contains("exprsn:blob/containers@1.0.0"), "{told}");
+    assert!(told.contains("which was refused"), "{told}");
 }
 
 #[test]

@@ -147,3 +147,51 @@ fn every_guest_is_used_by_a_test() {
         );
     }
 }
+
+/// The texts of all test files.
+fn tests() -> String {
+    let mut folders = vec![root().join("host/tests/all")];
+    let mut texts = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                texts += &fs::read_to_string(&path).expect("a test file");
+            }
+        }
+    }
+    texts
+}
+
+#[test]
+fn the_table_of_limits_names_tests_that_are_there() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("a README");
+    let (_, table) = readme
+        .split_once("| limit |")
+        .expect("README.md has the table of limits");
+    let (table, _) = table.split_once("\n\n").expect("the table ends");
+    let tests = tests();
+    let named = |span: &&str| {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:…".contains(c);
+        span.chars().all(plain) && (span.contains("::") || span.contains('…'))
+    };
+    let spans: Vec<&str> = table.split('`').skip(1).step_by(2).filter(named).collect();
+    assert!(spans.len() > 30, "the table of limits names its tests");
+    for span in spans {
+        let name = span
+            .trim_matches('…')
+            .rsplit("::")
+            .next()
+            .unwrap_or_default();
+        let there = match (name, span.split("::").next()) {
+            ("", Some(module)) => test_file_exists(module),
+            (name, _) => tests.contains(&format!("fn {name}")),
+        };
+        assert!(
+            there,
+            "README.md names the test `{span}`, which is not there"
+        );
+    }
+}

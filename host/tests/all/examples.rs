@@ -12,16 +12,14 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-fn platform() -> &'static Platform {
-    static PLATFORM: OnceLock<Platform> = OnceLock::new();
-    PLATFORM.get_or_init(|| {
-        Platform::start(&Setup {
-            services: &["ca", "setup", "auth"],
-            ..Setup::default()
-        })
+/// A platform of its own for each: every README has its publisher trusted as `me`.
+fn start() -> Platform {
+    Platform::start(&Setup {
+        services: &["ca", "setup", "auth"],
+        ..Setup::default()
     })
 }
 
@@ -223,11 +221,11 @@ fn exprsn(platform: &Platform, arguments: &[&str]) {
 /// Withholds a grant, sees that `denied` says so, gives it back, and sees that `granted` works as before.
 fn revoked_and_restored(
     workshop: &Workshop,
+    platform: &Platform,
     grant: &str,
     denied: impl FnOnce(),
     granted: impl FnOnce(),
 ) {
-    let platform = platform();
     exprsn(
         platform,
         &["component", "revoke", workshop.name, "--grant", grant],
@@ -241,8 +239,7 @@ fn revoked_and_restored(
 }
 
 /// Takes everything from it, then takes it off.
-fn uninstalled(workshop: &Workshop) {
-    let platform = platform();
+fn uninstalled(workshop: &Workshop, platform: &Platform) {
     exprsn(platform, &["component", "revoke", workshop.name]);
     workshop
         .call(platform, "GET", "/health")
@@ -267,7 +264,7 @@ fn items(answer: &Value) -> &[Value] {
 
 #[test]
 fn a_guestbook_in_rust_keeps_entries_and_asks_for_names() {
-    let (workshop, platform) = (Workshop::rust(), platform());
+    let (workshop, platform) = (Workshop::rust(), &start());
     workshop.install(platform);
     let ada = platform.user("ada");
     let sign = |user: &User, text: &str| {
@@ -303,6 +300,7 @@ fn a_guestbook_in_rust_keeps_entries_and_asks_for_names() {
     let denied = |grant: &str| {
         revoked_and_restored(
             &workshop,
+            platform,
             grant,
             || drop(sign(&ada, "denied").expect_problem(403, "access-denied")),
             || drop(sign(&ada, "granted again").expect_status(201)),
@@ -313,12 +311,12 @@ fn a_guestbook_in_rust_keeps_entries_and_asks_for_names() {
     // The event is part of the transaction: without it there is no entry either.
     denied("events:guestbook.signed");
     assert!(!entries().to_string().contains("denied"), "{}", entries());
-    uninstalled(&workshop);
+    uninstalled(&workshop, platform);
 }
 
 #[test]
 fn bookmarks_in_javascript_fetch_titles() {
-    let (workshop, platform) = (Workshop::javascript(), platform());
+    let (workshop, platform) = (Workshop::javascript(), &start());
     workshop.install(platform);
     let ada = platform.user("ada");
     let page = Page::open("<html><title> A page </title></html>");
@@ -344,6 +342,7 @@ fn bookmarks_in_javascript_fetch_titles() {
 
     revoked_and_restored(
         &workshop,
+        platform,
         "sql",
         || drop(list().expect_problem(403, "access-denied")),
         || drop(list().expect_status(200)),
@@ -351,16 +350,17 @@ fn bookmarks_in_javascript_fetch_titles() {
     let origin = page.url("");
     revoked_and_restored(
         &workshop,
+        platform,
         &format!("egress:{origin}"),
         || drop(add(&page.url("/b")).expect_problem(502, "egress")),
         || drop(add(&page.url("/c")).expect_status(201)),
     );
-    uninstalled(&workshop);
+    uninstalled(&workshop, platform);
 }
 
 #[test]
 fn a_status_page_in_python_asks_how_all_are() {
-    let (workshop, platform) = (Workshop::python(), platform());
+    let (workshop, platform) = (Workshop::python(), &start());
     workshop.install(platform);
     let ada = platform.user("ada");
     let check = || {
@@ -382,12 +382,14 @@ fn a_status_page_in_python_asks_how_all_are() {
 
     revoked_and_restored(
         &workshop,
+        platform,
         "call:exprsn-setup",
         || drop(check().expect_problem(403, "access-denied")),
         || drop(uptime().expect_status(200)),
     );
     revoked_and_restored(
         &workshop,
+        platform,
         "events:statuspage.checked",
         || drop(check().expect_problem(403, "access-denied")),
         || drop(uptime().expect_status(200)),
@@ -400,11 +402,12 @@ fn a_status_page_in_python_asks_how_all_are() {
     assert_eq!(auth.expect("it is there")["checks"], checks);
     revoked_and_restored(
         &workshop,
+        platform,
         "sql",
         || drop(uptime().expect_problem(403, "access-denied")),
         || drop(uptime().expect_status(200)),
     );
-    uninstalled(&workshop);
+    uninstalled(&workshop, platform);
 }
 
 /// A page on this machine, outside the platform.

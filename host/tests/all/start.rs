@@ -63,7 +63,7 @@ fn a_wrong_type_is_named() {
 fn an_unknown_capability_is_named() {
     refuses(
         "[service.exprsn-hello]\ncomponent = \"x.wasm\"\ngrants = { sqll = \"as-requested\" }\n",
-        &["sqll", "there are: ca, cache"],
+        &["sqll", "there are: blob, ca, cache"],
     );
 }
 

@@ -43,7 +43,7 @@ pub(super) fn principal(principal: &Principal) -> caller::Principal {
 }
 
 /// The permissions in their two spellings.
-const FLAGS: [(Permission, types::Permissions); 6] = [
+pub(crate) const FLAGS: [(Permission, types::Permissions); 6] = [
     (Permission::Read, types::Permissions::READ),
     (Permission::Write, types::Permissions::WRITE),
     (Permission::Append, types::Permissions::APPEND),

@@ -9,7 +9,7 @@ use rusqlite::{ErrorCode, ffi};
 
 /// Why a call failed, on its way from the database's thread to the guest.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// A case of the interface.
     Guest(Error),
     /// The engine's error, not yet judged.

@@ -3,6 +3,7 @@
 use crate::cli::{
     output::{CliError, Result},
     pack::{Packed, pack_file},
+    wit::write_packages,
 };
 use std::{
     env,
@@ -57,6 +58,15 @@ impl Project {
             build,
             component,
         })
+    }
+
+    /// Writes this host's interfaces beside the project's world where it has none yet, as after a clone.
+    pub fn provide_interfaces(&self) -> Result {
+        let wit = self.folder.join("wit");
+        if wit.is_dir() && !wit.join("deps").exists() {
+            write_packages(&wit, &crate::wit::sources())?;
+        }
+        Ok(())
     }
 
     /// Packs what the build wrote; the file lies in the project's folder and has the component's name.

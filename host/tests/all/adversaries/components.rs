@@ -1,5 +1,6 @@
 //! Components that are bombs, or that lie about themselves: refused with a clear error, and nothing else happens.
 
+use super::while_innocents_are_served;
 use crate::harness::{Platform, Setup};
 use std::fmt::Write as _;
 

@@ -8,6 +8,14 @@ fn flood(path: &str) -> Value {
     hostile("POST", path, &json!({}))
 }
 
+/// A flood of messages, after what the one before has used up of its second has come back.
+fn flood_of_messages(path: &str) -> Value {
+    eventually("the service may send again", || {
+        let told = flood(path);
+        (told["done"].as_u64() > Some(0)).then_some(told)
+    })
+}
+
 #[track_caller]
 fn assert_cut(told: &Value, limit: &str) {
     assert!(told["done"].as_u64() > Some(0), "{told}");
@@ -18,21 +26,30 @@ fn assert_cut(told: &Value, limit: &str) {
 #[test]
 fn a_flood_of_jobs_is_cut_at_the_rate_of_its_service() {
     while_innocents_are_served(|_| {
-        assert_cut(&flood("/flood/jobs/40000"), "messages_per_second_max");
+        assert_cut(
+            &flood_of_messages("/flood/jobs/40000"),
+            "messages_per_second_max",
+        );
     });
 }
 
 #[test]
 fn a_flood_of_events_is_cut_at_the_rate_of_its_service() {
     while_innocents_are_served(|_| {
-        assert_cut(&flood("/flood/events/20000"), "messages_per_second_max");
+        assert_cut(
+            &flood_of_messages("/flood/events/20000"),
+            "messages_per_second_max",
+        );
     });
 }
 
 #[test]
 fn a_flood_of_promised_jobs_is_cut_where_it_is_promised() {
     while_innocents_are_served(|_| {
-        assert_cut(&flood("/flood/outbox/8000"), "messages_per_second_max");
+        assert_cut(
+            &flood_of_messages("/flood/outbox/8000"),
+            "messages_per_second_max",
+        );
     });
 }
 

@@ -218,7 +218,11 @@ fn named(folder: &Path, text: &str) -> Vec<PathBuf> {
     entries
         .flat_map(|entry| {
             let path = entry.path();
-            let inner = if path.is_dir() { named(&path, text) } else { Vec::new() };
+            let inner = if path.is_dir() {
+                named(&path, text)
+            } else {
+                Vec::new()
+            };
             let own = entry.file_name().to_string_lossy().contains(text);
             own.then_some(path).into_iter().chain(inner)
         })
@@ -263,7 +267,10 @@ fn names_of_objects_lead_nowhere_else() {
         let objects = platform.data.join("blob");
         let found = named(root, "forged");
         assert!(!found.is_empty(), "they are files of the host's");
-        assert!(found.iter().all(|path| path.starts_with(&objects)), "{found:?}");
+        assert!(
+            found.iter().all(|path| path.starts_with(&objects)),
+            "{found:?}"
+        );
         assert!(!Path::new("/tmp/forged").exists());
     });
 }
