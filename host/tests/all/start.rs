@@ -220,3 +220,17 @@ fn an_interrupt_drains_and_exits_with_success() {
     assert!(sent.expect("kill is there").success());
     assert!(platform.wait().success());
 }
+
+#[test]
+fn a_service_larger_than_the_pool_is_refused_with_the_key_to_raise() {
+    let platform = Platform::prepare(&Setup {
+        guests: &["hello"],
+        config: "[service.exprsn-hello.limits]\nmemory_bytes_max = 2000000000\n",
+        ..Setup::default()
+    });
+    let told = platform.try_restart().expect_err("it is too large");
+    assert!(
+        told.contains("pool_memory_bytes_max") && told.contains("exprsn-hello"),
+        "{told}"
+    );
+}

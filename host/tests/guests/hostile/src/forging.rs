@@ -119,6 +119,10 @@ async fn objects(AnyJson(names): AnyJson) -> Result<AnyJson> {
         said.push(json!(content == name.as_bytes()));
     }
     let listed = blob::list("loot", "", None, None).await?;
-    let listed: Vec<String> = listed.objects.into_iter().map(|object| object.name).collect();
+    let listed: Vec<String> = listed
+        .objects
+        .into_iter()
+        .map(|object| object.name)
+        .collect();
     Ok(AnyJson(json!({ "said": said, "listed": listed })))
 }
