@@ -200,6 +200,16 @@ impl Authority {
         &self.signer
     }
 
+    /// Signs a certificate of the platform's own listeners for DNS names and addresses; the second is its key, PKCS#8.
+    pub fn issue_listener(
+        &self,
+        names: &[String],
+        days: i64,
+        now_s: i64,
+    ) -> Result<(Certificate, Vec<u8>)> {
+        self.pki.issue_listener(names, days, now_s)
+    }
+
     pub fn root(&self) -> &Certificate {
         self.pki.root()
     }

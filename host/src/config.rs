@@ -13,6 +13,8 @@ use wasmtime::{Result, error::Context as _, format_err};
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     pub platform: PlatformConfig,
+    /// What listeners speak.
+    pub tls: crate::tls::Config,
     /// What each capability is backed by.
     pub capability: Configs,
     /// Limits of every service, unless its own say otherwise.

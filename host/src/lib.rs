@@ -31,6 +31,7 @@ pub mod service;
 pub mod sqlite;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod trigger;
 pub mod wit;
 pub mod withheld;

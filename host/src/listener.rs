@@ -12,6 +12,7 @@ use crate::{
     panics::{Panicked, caught},
     problem::Problem,
     service::{Service, State, Version},
+    tls::Tls,
     trigger::http::{self as pool, Bounds},
 };
 use bytes::Bytes;
@@ -21,7 +22,10 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
 };
 use std::{
     convert::Infallible,
@@ -29,7 +33,10 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{Semaphore, watch},
+};
 use wasmtime::{Result, error::Context as _, format_err};
 use wasmtime_wasi_http::{
     Error as HttpError,
@@ -70,6 +77,8 @@ pub struct Arrival {
 pub struct Settings {
     pub connections_max: usize,
     pub header_read_max: Duration,
+    /// None where connections are in the clear.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// Makes sure that nobody listens on `address`, which `SO_REUSEPORT` would hide.
@@ -135,11 +144,53 @@ pub async fn accept(
             }
         };
         let _ = stream.set_nodelay(true);
-        let (service, mesh) = (service.clone(), mesh.clone());
+        let connection = Connection {
+            service: service.clone(),
+            mesh: mesh.clone(),
+            peer,
+            header_read_max: settings.header_read_max,
+            watcher: graceful.watcher(),
+        };
+        let tls = settings.tls.clone();
+        tokio::spawn(async move {
+            let ended = match tls {
+                None => connection.serve(stream, "http").await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => connection.serve(stream, "https").await,
+                    Err(error) => Err(error.into()),
+                },
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%peer, error, "a connection ended with an error");
+            }
+            drop(permit);
+        });
+    }
+    graceful.shutdown().await;
+}
+
+/// A client's connection that has been accepted.
+struct Connection {
+    service: Arc<Service>,
+    mesh: Arc<Mesh>,
+    peer: SocketAddr,
+    header_read_max: Duration,
+    watcher: Watcher,
+}
+
+impl Connection {
+    /// Answers its requests until it ends, by HTTP/1.1 or HTTP/2 as it begins.
+    async fn serve(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        scheme: &'static str,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let (service, mesh, address) = (self.service, self.mesh, self.peer.ip());
         let respond = hyper::service::service_fn(move |request| {
             let (service, mesh) = (service.clone(), mesh.clone());
             async move {
-                let answered = caught(from_client(&mesh, &service, request, peer.ip())).await;
+                let client = Client { address, scheme };
+                let answered = caught(from_client(&mesh, &service, request, client)).await;
                 Ok::<_, Infallible>(answered.unwrap_or_else(|panic| failed(&service, &panic)))
             }
         });
@@ -147,24 +198,21 @@ pub async fn accept(
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(settings.header_read_max);
+            .header_read_timeout(self.header_read_max);
         builder
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(200);
-        let connection = graceful.watch(
-            builder
-                .serve_connection(TokioIo::new(stream), respond)
-                .into_owned(),
-        );
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%peer, error, "a connection ended with an error");
-            }
-            drop(permit);
-        });
+        let connection = builder.serve_connection(TokioIo::new(stream), respond);
+        self.watcher.watch(connection.into_owned()).await
     }
-    graceful.shutdown().await;
+}
+
+/// Where a request comes from, and by which scheme.
+#[derive(Clone, Copy)]
+struct Client {
+    address: IpAddr,
+    scheme: &'static str,
 }
 
 /// The answer where the host itself failed.
@@ -182,7 +230,7 @@ async fn from_client(
     mesh: &Arc<Mesh>,
     service: &Arc<Service>,
     request: http::Request<Incoming>,
-    peer: IpAddr,
+    client: Client,
 ) -> Response {
     let trace = request
         .headers()
@@ -190,7 +238,7 @@ async fn from_client(
         .and_then(|value| value.to_str().ok())
         .and_then(TraceContext::parse)
         .map_or_else(TraceContext::new_root, TraceContext::child);
-    let mut response = match identified(mesh, service, request, peer, trace).await {
+    let mut response = match identified(mesh, service, request, client, trace).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     };
@@ -204,10 +252,10 @@ async fn identified(
     mesh: &Arc<Mesh>,
     service: &Arc<Service>,
     request: http::Request<Incoming>,
-    peer: IpAddr,
+    client: Client,
     trace: TraceContext,
 ) -> Result<Response, Problem> {
-    let mut request = absolute(request)?;
+    let mut request = absolute(request, client.scheme)?;
     let caller = match identify(mesh, service, &mut request).await {
         Ok(caller) => caller,
         Err(problem) => {
@@ -220,7 +268,7 @@ async fn identified(
         caller,
         user,
         authority: Authority::OfUser,
-        address: Some(peer),
+        address: Some(client.address),
         trace,
         path: Arc::new([]),
         deadline: Instant::now() + Duration::from_secs(365 * 86_400),
@@ -234,7 +282,10 @@ fn incoming(body: Incoming) -> wasmtime_wasi_http::WasiBody {
 }
 
 /// Gives the request an absolute URI from its authority (absolute form, HTTP/2) or Host header, which must not differ.
-fn absolute(request: http::Request<Incoming>) -> Result<http::Request<Incoming>, Problem> {
+fn absolute(
+    request: http::Request<Incoming>,
+    scheme: &str,
+) -> Result<http::Request<Incoming>, Problem> {
     let (mut parts, body) = request.into_parts();
     let host = parts
         .headers
@@ -256,7 +307,7 @@ fn absolute(request: http::Request<Incoming>) -> Result<http::Request<Incoming>,
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let path = if path == "*" { "/" } else { path };
     parts.uri = Uri::builder()
-        .scheme("http")
+        .scheme(scheme)
         .authority(authority)
         .path_and_query(path)
         .build()

@@ -20,6 +20,7 @@ use crate::{
     panics,
     service::{Registry, Service, State, start_order},
     telemetry::{self, Metrics},
+    tls::Tls,
 };
 use std::{
     collections::BTreeMap,
@@ -219,6 +220,7 @@ pub struct Platform {
     broker: Arc<queue::Broker>,
     loader: Arc<Loader>,
     cores: Arc<Cores>,
+    tls: Option<Arc<Tls>>,
     attended: std::sync::Mutex<BTreeMap<ServiceName, serve::Attended>>,
 }
 
@@ -237,6 +239,7 @@ impl Platform {
             Authority::open_with(&options.data, &config.platform.trust_domain, &configs.ca)?;
         authority.answer_with(&config.service);
         authority.write_operator_token(clock::now_s())?;
+        let tls = Tls::open(&config.tls, &authority, config.platform.listen)?;
         let library = authority.library().clone();
         let deployments = Deployments::open(&options.data)?;
         let memory = restore::Memory {
@@ -278,10 +281,14 @@ impl Platform {
             broker,
             loader: Arc::new(loader),
             cores,
+            tls: tls.clone(),
             attended: std::sync::Mutex::default(),
         });
         let _ = control.0.set(Arc::downgrade(&platform));
         tokio::spawn(withdraw_revoked(authority, registry));
+        if let Some(tls) = tls {
+            tokio::spawn(tls.keep());
+        }
         platform.start_all(planned).await?;
         let keeping = platform.clone();
         tokio::task::spawn_blocking(move || {
@@ -379,9 +386,10 @@ impl Platform {
             .map_or(0, |service| service.port);
         let what = if gateway.is_some() { "gateway " } else { "" };
         println!(
-            "ready in {:.1} s: {} services, {what}http://{}:{address}",
+            "ready in {:.1} s: {} services, {what}{}://{}:{address}",
             started.elapsed().as_secs_f64(),
             services.len(),
+            self.config.tls.scheme(),
             self.config.platform.listen
         );
     }

@@ -150,6 +150,20 @@ impl Pki {
         describe(&params.signed_by(&key, &self.issuer)?.pem())
     }
 
+    /// Signs a certificate of the platform's own listeners for DNS names and addresses. Its key is made for it and is not
+    /// kept on disk: the second of the answer, PKCS#8.
+    pub fn issue_listener(
+        &self,
+        names: &[String],
+        days: i64,
+        now_s: i64,
+    ) -> Result<(Certificate, Vec<u8>)> {
+        let key = KeyPair::generate()?;
+        let params = listener_params(&self.trust_domain, names, days, now_s)?;
+        let certificate = describe(&params.signed_by(&key, &self.issuer)?.pem())?;
+        Ok((certificate, key.serialize_der()))
+    }
+
     /// Signs a certificate revocation list; returns it as PEM.
     pub fn sign_crl(
         &self,
@@ -291,6 +305,30 @@ fn leaf_params(spiffe_id: &str, request: LeafRequest<'_>, now_s: i64) -> Result<
         extension(OID_GRANTS, DER_UTF8_STRING, request.grants.as_bytes()),
         extension(OID_VERSION, DER_UTF8_STRING, request.version.as_bytes()),
     ];
+    Ok(params)
+}
+
+fn listener_params(
+    trust_domain: &str,
+    names: &[String],
+    days: i64,
+    now_s: i64,
+) -> Result<CertificateParams> {
+    let uri = format!("spiffe://{trust_domain}/listener");
+    let mut params = base("exprsn", &uri, days, now_s)?;
+    for name in names {
+        let name = match name.parse() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(
+                Ia5String::try_from(name.as_str())
+                    .with_context(|| format!("`{name}` can be in no certificate"))?,
+            ),
+        };
+        params.subject_alt_names.push(name);
+    }
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     Ok(params)
 }
 

@@ -2,16 +2,19 @@
 
 use super::output::{CliError, Failure, Result};
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{
+    DefaultServerNameResolver, HttpsConnector, HttpsConnectorBuilder, ResolveServerName,
+};
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// How long a request may take in all, in milliseconds.
 const REQUEST_MS_MAX: u64 = 30_000;
@@ -24,6 +27,22 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 #[derive(Clone, Debug)]
 pub struct Client {
     http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// The name that a certificate must be for: that in the URL, or one that stands for its address.
+struct Names(Option<ServerName<'static>>);
+
+impl ResolveServerName for Names {
+    fn resolve(
+        &self,
+        uri: &Uri,
+    ) -> std::result::Result<ServerName<'static>, Box<dyn std::error::Error + Sync + Send>> {
+        let named = DefaultServerNameResolver::default().resolve(uri)?;
+        match (&self.0, named) {
+            (Some(name), ServerName::IpAddress(_)) => Ok(name.clone()),
+            (_, named) => Ok(named),
+        }
+    }
 }
 
 /// What came back.
@@ -96,15 +115,29 @@ impl<'a> Ask<'a> {
 }
 
 impl Client {
-    /// A client for http and https.
+    /// A client for http and https, which trusts the public certificates.
     pub fn new() -> Self {
+        Self::with(RootCertStore::empty(), None)
+    }
+
+    /// A client of one platform: it trusts `roots` too, and where an address is asked, expects the certificate to be
+    /// for `name` if there is one.
+    pub fn with(mut roots: RootCertStore, name: Option<ServerName<'static>>) -> Self {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has the default versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(Duration::from_millis(CONNECT_MS_MAX)));
         let connector = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
+            .with_tls_config(tls)
             .https_or_http()
+            .with_server_name_resolver(Names(name))
             .enable_http1()
             .wrap_connector(connector);
         Self {

@@ -119,7 +119,7 @@ pub struct Delivered {
 
 /// Sends a file and has it admitted. Where nothing is answered, platform.toml or the service's last admission is to.
 pub async fn deliver(ca: &CaPlace, file: &Path, answers: &Answers) -> Result<Delivered> {
-    let client = Client::new();
+    let client = ca.place.client()?;
     let inspection = upload(&client, ca, file).await?;
     let given = match answers.given(&inspection)? {
         Some(_) => Some(answers.complete(&inspection)?),

@@ -66,7 +66,7 @@ impl DemoArgs {
             .gateway
             .clone()
             .map_or_else(|| self.place.url(NEXUS_PORT), Ok)?;
-        let gateway = Gateway::connect(&base).await?;
+        let gateway = Gateway::connect(self.place.client()?, &base).await?;
         let plan = Plan::new(self.users as usize, self.posts as usize, self.seed);
         let concurrency = usize::from(self.concurrency);
         let bar = progress();

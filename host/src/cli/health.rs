@@ -38,7 +38,7 @@ pub struct HealthArgs {
 impl HealthArgs {
     /// Runs the command.
     pub async fn run(self) -> Result {
-        let client = Client::new();
+        let client = self.place.client()?;
         let base = self
             .setup
             .clone()

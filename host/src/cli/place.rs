@@ -1,8 +1,18 @@
 //! Where the platform is, and with which right the command line speaks to it.
 
-use super::output::{CliError, Failure, Result};
-use crate::config::{Config, PlatformConfig};
+use super::{
+    client::Client,
+    output::{CliError, Failure, Result},
+};
+use crate::{
+    config::{Config, PlatformConfig},
+    tls,
+};
 use clap::Args;
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
@@ -10,6 +20,9 @@ use std::{
 
 /// The file in the data directory with the operator's token, which the host writes when it starts.
 pub const OPERATOR_TOKEN_FILE: &str = "operator.token";
+
+/// The root of the platform's certificate authority, in the data directory.
+pub const ROOT_FILE: &str = "ca/root.pem";
 
 /// Ports of the services that commands speak to, before `port_offset`.
 pub const CA_PORT: u16 = 3000;
@@ -35,12 +48,37 @@ pub struct Place {
 impl Place {
     /// The address of the service with this port: `http://127.0.0.1:3015`.
     pub fn url(&self, port: u16) -> Result<String> {
-        let platform = if self.config.exists() {
-            Config::read(&self.config)?.platform
-        } else {
-            PlatformConfig::default()
+        let config = self.read()?;
+        Ok(url(&config.platform, config.tls.scheme(), port))
+    }
+
+    /// A client that trusts what the platform's listeners show.
+    pub fn client(&self) -> Result<Client> {
+        let tls = self.read()?.tls;
+        let shown = match tls.source {
+            tls::Source::Off => return Ok(Client::new()),
+            tls::Source::Files => PathBuf::from(&tls.certificate_file),
+            tls::Source::Platform => self.data.join(ROOT_FILE),
         };
-        Ok(url(&platform, port))
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(&shown)? {
+            // A certificate that can be no root is told by the connection that needs it.
+            let _ = roots.add(certificate);
+        }
+        let name = tls.names.first().cloned().map(ServerName::try_from);
+        let name = name.transpose().map_err(|error| {
+            CliError::failed(format!("[tls] names: {error}"))
+                .remedy("name what the certificate is for")
+        })?;
+        Ok(Client::with(roots, name))
+    }
+
+    fn read(&self) -> Result<Config> {
+        if self.config.exists() {
+            Ok(Config::read(&self.config)?)
+        } else {
+            Ok(Config::default())
+        }
     }
 
     /// The operator's token.
@@ -70,7 +108,22 @@ impl CaPlace {
     }
 }
 
-fn url(platform: &PlatformConfig, port: u16) -> String {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let unreadable = |error: String| {
+        CliError::failed(format!(
+            "cannot read the certificate `{}`: {error}",
+            path.display()
+        ))
+        .remedy(
+            "name the platform's configuration with --config and its data directory with --data",
+        )
+    };
+    let pem = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    let all: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    all.map_err(|error| unreadable(error.to_string()))
+}
+
+fn url(platform: &PlatformConfig, scheme: &str, port: u16) -> String {
     let host = match platform.listen {
         IpAddr::V4(any) if any.is_unspecified() => "127.0.0.1".to_owned(),
         IpAddr::V6(any) if any.is_unspecified() => "[::1]".to_owned(),
@@ -78,7 +131,7 @@ fn url(platform: &PlatformConfig, port: u16) -> String {
         IpAddr::V6(address) => format!("[{address}]"),
     };
     format!(
-        "http://{host}:{}",
+        "{scheme}://{host}:{}",
         port.saturating_add(platform.port_offset)
     )
 }
@@ -109,10 +162,10 @@ mod tests {
     #[test]
     fn addresses_follow_the_configuration() {
         let mut platform = PlatformConfig::default();
-        assert_eq!(url(&platform, SETUP_PORT), "http://127.0.0.1:3015");
+        assert_eq!(url(&platform, "http", SETUP_PORT), "http://127.0.0.1:3015");
         platform.port_offset = 10_000;
         platform.listen = IpAddr::from([0; 16]);
-        assert_eq!(url(&platform, CA_PORT), "http://[::1]:13000");
+        assert_eq!(url(&platform, "https", CA_PORT), "https://[::1]:13000");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `exprsn publisher`: whose signature counts.
 
 use super::{
-    client::{Ask, Client},
+    client::Ask,
     output::{CliError, Result, Style, Table, print, print_json},
     place::CaPlace,
 };
@@ -72,7 +72,10 @@ impl TrustArgs {
             self.ca.place.operator_token()?,
         );
         let body = json!({ "name": self.name, "key": self.key });
-        let _: Value = Client::new()
+        let _: Value = self
+            .ca
+            .place
+            .client()?
             .json(Ask::new(Method::POST, &url).token(&token).json(body))
             .await?;
         print(&format!(
@@ -89,7 +92,10 @@ impl ListArgs {
             self.ca.url("/api/publishers")?,
             self.ca.place.operator_token()?,
         );
-        let answer: Value = Client::new()
+        let answer: Value = self
+            .ca
+            .place
+            .client()?
             .json(Ask::new(Method::GET, &url).token(&token))
             .await?;
         let items = answer["items"]
@@ -112,7 +118,10 @@ impl RemoveArgs {
     async fn run(self) -> Result {
         let url = self.ca.url(&format!("/api/publishers/{}", self.key))?;
         let token = self.ca.place.operator_token()?;
-        let answer = Client::new()
+        let answer = self
+            .ca
+            .place
+            .client()?
             .send(Ask::new(Method::DELETE, &url).token(&token))
             .await?;
         if !answer.status.is_success() {

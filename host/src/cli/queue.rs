@@ -1,7 +1,7 @@
 //! `exprsn queue monitor`: what the queues hold.
 
 use super::{
-    client::{Ask, Client},
+    client::Ask,
     output::{Result, Style, Table, clear_screen, for_a_person, print, print_json},
     place::{Place, SETUP_PORT},
 };
@@ -49,7 +49,7 @@ impl QueueCommand {
 
 impl MonitorArgs {
     async fn run(self) -> Result {
-        let client = Client::new();
+        let client = self.place.client()?;
         let base = self
             .setup
             .clone()

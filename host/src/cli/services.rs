@@ -1,7 +1,7 @@
 //! `exprsn services`: the registry.
 
 use super::{
-    client::{Ask, Client},
+    client::Ask,
     output::{Result, Style, Table, print, print_json},
     place::{Place, SETUP_PORT},
 };
@@ -35,7 +35,11 @@ impl ServicesArgs {
             .clone()
             .map_or_else(|| self.place.url(SETUP_PORT), Ok)?;
         let url = format!("{}/api/registry/services", base.trim_end_matches('/'));
-        let services: Vec<Value> = Client::new().json(Ask::new(Method::GET, &url)).await?;
+        let services: Vec<Value> = self
+            .place
+            .client()?
+            .json(Ask::new(Method::GET, &url))
+            .await?;
         if self.json {
             return print_json(&services);
         }

@@ -1,7 +1,7 @@
 //! `exprsn swap`, `rollback`, `canary` and `history`: which version of a service runs.
 
 use super::{
-    client::{Ask, Client},
+    client::Ask,
     deliver::{Answers, Steps, deliver},
     output::{CliError, Result, Style, Table, print, print_json},
     place::{CaPlace, SETUP_PORT},
@@ -168,7 +168,7 @@ impl HistoryArgs {
     pub async fn run(self) -> Result {
         let (url, token) = self.service.target("history")?;
         let ask = Ask::new(Method::GET, &url).token(&token);
-        let history: Value = Client::new().json(ask).await?;
+        let history: Value = self.service.place.ca.place.client()?.json(ask).await?;
         if self.service.json {
             return print_json(&history);
         }
@@ -193,7 +193,7 @@ impl ServiceArgs {
             .token(&token)
             .json(body.unwrap_or_else(|| json!({})))
             .patience(CHANGE_MAX);
-        Client::new().json(ask).await
+        self.place.ca.place.client()?.json(ask).await
     }
 
     fn tell(&self, changed: &Value) -> Result {

@@ -1,7 +1,7 @@
 //! `exprsn token`: CA tokens.
 
 use super::{
-    client::{Ask, Client},
+    client::Ask,
     output::{CliError, Result, Style, print, print_json},
     place::CaPlace,
 };
@@ -90,7 +90,8 @@ impl IssueArgs {
     async fn run(self) -> Result {
         let url = self.ca.url("/api/tokens")?;
         let operator = self.ca.place.operator_token()?;
-        let answer: Value = Client::new()
+        let client = self.ca.place.client()?;
+        let answer: Value = client
             .json(
                 Ask::new(Method::POST, &url)
                     .token(&operator)
@@ -131,7 +132,8 @@ impl ValidateArgs {
             "-" => from_stdin()?,
             token => token.to_owned(),
         };
-        let answer: Value = Client::new()
+        let client = self.ca.place.client()?;
+        let answer: Value = client
             .json(Ask::new(Method::POST, &url).json(json!({ "token": token })))
             .await?;
         if self.json {

@@ -126,6 +126,7 @@ impl Platform {
         let settings = listener::Settings {
             connections_max: self.config.platform.connections_max,
             header_read_max: Duration::from_millis(self.config.platform.header_read_ms_max),
+            tls: self.tls.clone(),
         };
         let mut listeners = JoinSet::new();
         for core in 0..self.cores.count() {

@@ -121,6 +121,7 @@ fn platform_toml_documents_every_key_with_its_default() {
     let defaults = [
         toml::Table::try_from(exprsn::config::PlatformConfig::default()).expect("serialises"),
         toml::Table::try_from(exprsn::config::Limits::default()).expect("serialises"),
+        toml::Table::try_from(exprsn::tls::Config::default()).expect("serialises"),
     ];
     for (key, value) in defaults.iter().flatten() {
         let line = format!("# {key} = {value}");

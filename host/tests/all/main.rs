@@ -36,5 +36,6 @@ mod start;
 mod swap;
 mod telemetry;
 mod timeline;
+mod tls;
 mod twins;
 mod wit;

@@ -73,7 +73,7 @@ struct Decision {
 
 impl InstallArgs {
     pub(super) async fn run(self) -> Result {
-        let client = Client::new();
+        let client = self.ca.place.client()?;
         let local = Inspection::of(&ComponentFile::read(&self.file)?)?;
         self.decision
             .confirm(&client, &self.ca, &local, "Install it with these grants?")
@@ -144,7 +144,7 @@ impl InstallArgs {
 
 impl ApproveArgs {
     pub(super) async fn run(self) -> Result {
-        let client = Client::new();
+        let client = self.ca.place.client()?;
         let digest = self.digest.trim_start_matches("sha256:");
         let url = self.ca.url(&format!("/api/components/files/{digest}"))?;
         let token = self.ca.place.operator_token()?;

@@ -37,7 +37,10 @@ impl InspectArgs {
         if self.json {
             return print_json(&inspection);
         }
-        let publishers = publishers(&Client::new(), &self.ca).await;
+        let publishers = match self.ca.place.client() {
+            Ok(client) => publishers(&client, &self.ca).await,
+            Err(_) => None,
+        };
         print(&render(&inspection, publishers.as_deref(), Style::stdout()));
         Ok(())
     }

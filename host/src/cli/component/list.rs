@@ -2,7 +2,6 @@
 
 use super::all;
 use crate::cli::{
-    client::Client,
     output::{Result, Style, Table, print, print_json},
     place::CaPlace,
 };
@@ -24,7 +23,7 @@ pub struct ListArgs {
 
 impl ListArgs {
     pub(super) async fn run(self) -> Result {
-        let components = all(&Client::new(), &self.ca).await?;
+        let components = all(&self.ca.place.client()?, &self.ca).await?;
         if self.json {
             return print_json(&components);
         }

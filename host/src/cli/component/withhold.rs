@@ -59,7 +59,7 @@ pub struct RestoreArgs {
 
 impl RevokeArgs {
     pub(super) async fn run(self) -> Result {
-        let client = Client::new();
+        let client = self.ca.place.client()?;
         let (service, components) = of_service(&client, &self.ca, &self.name).await?;
         if self.permanent {
             return self.end(&client, &service, &components).await;
@@ -113,7 +113,7 @@ impl RevokeArgs {
 
 impl RestoreArgs {
     pub(super) async fn run(self) -> Result {
-        let client = Client::new();
+        let client = self.ca.place.client()?;
         let (service, _) = of_service(&client, &self.ca, &self.name).await?;
         let mut path = format!("/api/components/{service}/revocations");
         if let Some(grant) = &self.grant {

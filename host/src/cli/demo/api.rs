@@ -128,8 +128,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// The gateway at `base`, after making sure that it is one.
-    pub async fn connect(base: &str) -> Result<Self> {
-        let client = Client::new();
+    pub async fn connect(client: Client, base: &str) -> Result<Self> {
         let base = base.trim_end_matches('/').to_owned();
         let url = format!("{base}/");
         let index: Value = client.json(Ask::new(Method::GET, &url)).await?;
