@@ -108,6 +108,11 @@ impl Library {
         Ok(file)
     }
 
+    /// Whether there is a file for this digest; [`Library::get`] looks into it.
+    pub fn holds(&self, digest: &str) -> bool {
+        is_digest(digest) && self.path(digest).is_file()
+    }
+
     /// The component with this digest, its bytes hashed anew. Blocks.
     pub fn get(&self, digest: &str) -> Result<ComponentFile> {
         ensure!(
