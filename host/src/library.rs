@@ -109,7 +109,7 @@ impl Library {
     }
 
     /// Whether there is a file for this digest; [`Library::get`] looks into it.
-    pub fn holds(&self, digest: &str) -> bool {
+    pub fn lists(&self, digest: &str) -> bool {
         is_digest(digest) && self.path(digest).is_file()
     }
 

@@ -10,7 +10,7 @@ impl Numbers {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -20,7 +20,7 @@ impl Numbers {
 
     /// A number below `end`, which is at least 1.
     pub fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).expect("below a usize")
+        usize::try_from(self.draw() % end as u64).expect("below a usize")
     }
 }
 
@@ -66,7 +66,7 @@ fn change(numbers: &mut Numbers, bytes: &mut Vec<u8>, other: &[u8]) {
     match numbers.below(9) {
         0 if !bytes.is_empty() => bytes[inside] ^= 1 << numbers.below(8),
         1 if !bytes.is_empty() => bytes[inside] = SPECIAL[numbers.below(SPECIAL.len())],
-        2 if !bytes.is_empty() => bytes[inside] = numbers.next() as u8,
+        2 if !bytes.is_empty() => bytes[inside] = numbers.draw() as u8,
         3 => bytes.insert(at, SPECIAL[numbers.below(SPECIAL.len())]),
         4 => drop(bytes.splice(at..at, WORDS[numbers.below(WORDS.len())].bytes())),
         5 => bytes.truncate(at),

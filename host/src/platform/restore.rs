@@ -108,7 +108,7 @@ impl Memory<'_> {
 /// Puts the configured files into the library, so that a service can return to one that was overwritten. Blocks.
 pub(super) fn keep(library: &Library, files: &BTreeMap<ServiceName, (PathBuf, String)>) {
     for (name, (path, digest)) in files {
-        if library.holds(digest) {
+        if library.lists(digest) {
             continue;
         }
         let kept = ComponentFile::read(path).and_then(|file| {
