@@ -228,7 +228,7 @@ fn a_service_larger_than_the_pool_is_refused_with_the_key_to_raise() {
         config: "[service.exprsn-hello.limits]\nmemory_bytes_max = 2000000000\n",
         ..Setup::default()
     });
-    let told = platform.try_restart().expect_err("it is too large");
+    let told = platform.try_restart().expect_err("it is too large") + &platform.log();
     assert!(
         told.contains("pool_memory_bytes_max") && told.contains("exprsn-hello"),
         "{told}"
