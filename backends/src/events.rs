@@ -1,9 +1,9 @@
 //! Events: what is published, and how a delivery travels as a job.
 
 use crate::{
-    capability::queue::{EVENTS_PREFIX, ID_BYTES_MAX, Job, NewJob},
-    invocation::TraceContext,
     name::{SERVICE_NAME_BYTES_MAX, ServiceName},
+    queue::{EVENTS_PREFIX, ID_BYTES_MAX, Job, NewJob},
+    trace::TraceContext,
 };
 
 /// Longest topic, in bytes: it is also the delivery's job name.

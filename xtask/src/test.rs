@@ -119,7 +119,16 @@ fn host_tests(root: &Path, filter: Option<&str>) -> Command {
         .env("EXPRSN_COMPONENTS", Kind::Services.output(root))
         .env("EXPRSN_GUESTS", Kind::Guests.output(root));
     command
-        .args(["test", "--release", "-p", "exprsn", "-p", "xtask"])
+        .args([
+            "test",
+            "--release",
+            "-p",
+            "exprsn-backends",
+            "-p",
+            "exprsn",
+            "-p",
+            "xtask",
+        ])
         .args(filter);
     command
 }

@@ -48,7 +48,7 @@ impl std::error::Error for Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Names a host fault by what was being done.
-pub(super) fn away(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+pub fn away(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Away { doing, source }
 }
 

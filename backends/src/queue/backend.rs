@@ -1,7 +1,7 @@
 //! What keeps jobs and events: the trait, shaped after BullMQ's scripts so that Redis can stand behind it too.
 
 use super::job::{Claim, Counts, Job, NewJob, Outcome, Settings, State};
-use crate::{capability::events::Event, name::ServiceName, sqlite};
+use crate::{events::Event, name::ServiceName, sqlite};
 use futures::future::BoxFuture;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -14,6 +14,8 @@ pub enum Error {
     LimitExceeded(String),
     /// The host's fault: its cause is for the log, not for a guest.
     Database(sqlite::Error),
+    /// What keeps the jobs cannot be reached now; the same can be asked again. Its cause is for the log.
+    Unavailable(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl fmt::Display for Error {
@@ -22,6 +24,7 @@ impl fmt::Display for Error {
             Self::NotFound => f.write_str("no such job"),
             Self::Invalid(text) | Self::LimitExceeded(text) => f.write_str(text),
             Self::Database(_) => f.write_str("the broker's database failed"),
+            Self::Unavailable(_) => f.write_str("the broker cannot be reached"),
         }
     }
 }
@@ -30,6 +33,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Database(source) => Some(source),
+            Self::Unavailable(source) => Some(source.as_ref()),
             _ => None,
         }
     }
@@ -215,6 +219,11 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
 
     /// Removes what is kept beyond its time: events and remembered ids. Answers whether there is more to remove.
     fn tidy(&self, now_ms: i64) -> BoxFuture<'_, Result<bool>>;
+
+    /// Waits until another host or program may have given one of `queues` something to take; answers which.
+    ///
+    /// Never returns for no queues, nor where nobody else has the jobs. May be dropped at any time.
+    fn wake(&self, queues: Vec<String>) -> BoxFuture<'_, Result<Vec<String>>>;
 
     /// Writes everything back and closes.
     fn close(&self) -> BoxFuture<'_, ()>;

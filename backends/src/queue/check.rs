@@ -7,7 +7,7 @@ use super::{
         QUEUE_NAME_BYTES_MAX, TIMEOUT_MS_MAX,
     },
 };
-use crate::capability::events::{EVENT_ID_BYTES_MAX, SUBJECT_BYTES_MAX, TOPIC_BYTES_MAX};
+use crate::events::{EVENT_ID_BYTES_MAX, SUBJECT_BYTES_MAX, TOPIC_BYTES_MAX};
 
 /// Fails with `text` unless it `holds`.
 fn ensure(holds: bool, text: impl FnOnce() -> String) -> Result<()> {
@@ -19,7 +19,7 @@ fn ensure(holds: bool, text: impl FnOnce() -> String) -> Result<()> {
 }
 
 /// Whether `job` keeps the limits; the error says which it breaks.
-pub(super) fn check_job(job: &NewJob, data_bytes_max: usize) -> Result<()> {
+pub fn check_job(job: &NewJob, data_bytes_max: usize) -> Result<()> {
     check_data(&job.data, data_bytes_max, "data_bytes_max")?;
     ensure((1..=ID_BYTES_MAX).contains(&job.id.len()), || {
         format!("a job id has 1 to {ID_BYTES_MAX} bytes")
@@ -53,7 +53,7 @@ fn longest_wait_ms(job: &NewJob) -> u64 {
 }
 
 /// Whether an event of these parts keeps the limits; the error says which it breaks.
-pub(super) fn check_event(
+pub fn check_event(
     id: &str,
     topic: &str,
     subject: Option<&str>,

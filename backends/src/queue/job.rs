@@ -1,9 +1,8 @@
 //! Jobs in Bull's model: what is added, what a worker is handed, and what becomes of an attempt.
 
-use crate::{invocation::TraceContext, name::ServiceName};
+use crate::{name::ServiceName, trace::TraceContext};
 use serde::{Deserialize, Serialize};
-
-pub use crate::manifest::Backoff;
+use std::sync::Arc;
 
 /// Longest wait before an attempt, in milliseconds: a year. Backoff that grows beyond it stays at it.
 pub const DELAY_MS_MAX: u64 = 366 * 24 * 3_600_000;
@@ -23,6 +22,22 @@ pub const QUEUE_NAME_BYTES_MAX: usize = 96;
 pub const REASON_BYTES_MAX: usize = 4_096;
 /// The prefix of a queue that holds a service's deliveries of events. Guests cannot add to such a queue.
 pub const EVENTS_PREFIX: &str = "events:";
+
+/// The wait between attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Backoff {
+    /// Always the same wait.
+    Fixed { delay_ms: u64 },
+    /// `delay_ms * 2^(attempt - 1)`.
+    Exponential { delay_ms: u64 },
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::Exponential { delay_ms: 1_000 }
+    }
+}
 
 /// The wait before the next attempt in milliseconds, once `attempts_made` have failed: BullMQ's figures.
 pub fn backoff_ms(backoff: Backoff, attempts_made: u32) -> u64 {
@@ -135,14 +150,22 @@ pub struct Job {
     pub subject: Option<String>,
     pub origin: Option<ServiceName>,
     pub trace: Option<TraceContext>,
-    pub(crate) claim: Claim,
+    /// The claim of the attempt under way.
+    pub claim: Claim,
 }
 
 /// A worker's claim on a job: void once the lease has expired and the job was handed out again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Claim {
-    pub(super) seq: i64,
+    pub(super) job: Claimed,
     pub(super) lease: i64,
+}
+
+/// How a backend finds a leased job again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Claimed {
+    Row(i64),
+    Named { queue: Arc<str>, id: Arc<str> },
 }
 
 /// Why an attempt failed.

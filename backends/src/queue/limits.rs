@@ -51,26 +51,3 @@ impl Default for Config {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use crate::capability::{cache, events, queue};
-
-    #[test]
-    fn platform_toml_documents_every_limit_with_its_default() {
-        let text = include_str!("../../../../platform.toml");
-        let tables = [
-            toml::Table::try_from(queue::Config::default()).unwrap(),
-            toml::Table::try_from(events::Config::default()).unwrap(),
-            toml::Table::try_from(cache::Config::default()).unwrap(),
-        ];
-        for (key, value) in tables.iter().flatten() {
-            let line = format!("\n# {key} = {value} ");
-            assert!(
-                text.contains(&line),
-                "add `{}` to platform.toml",
-                line.trim()
-            );
-        }
-    }
-}

@@ -10,12 +10,14 @@ mod table;
 mod upkeep;
 
 use super::{
-    backend::{Backend, Delivered, Error, Message, NextDue, Recurrence, Result, Subscription, Take, Taken},
+    backend::{
+        Backend, Delivered, Error, Message, NextDue, Recurrence, Result, Subscription, Take, Taken,
+    },
     job::{Claim, Counts, Job, NewJob, Outcome, Settings, State},
     limits::Config,
 };
 use crate::{
-    capability::events::Event,
+    events::Event,
     name::ServiceName,
     sqlite::{self, Database, Options},
 };
@@ -92,9 +94,11 @@ fn begin(
     match settle::rescue(connection, stalled_max, i64::MAX, now_ms) {
         Ok(_) => Ok(()),
         Err(Error::Database(error)) => Err(error),
-        Err(Error::NotFound | Error::Invalid(_) | Error::LimitExceeded(_)) => {
-            unreachable!("rescuing asks for no job, takes nothing from a guest and adds nothing")
-        }
+        Err(
+            Error::NotFound | Error::Invalid(_) | Error::LimitExceeded(_) | Error::Unavailable(_),
+        ) => unreachable!(
+            "rescuing asks for no job, takes nothing from a guest, adds nothing and has a file only"
+        ),
     }
 }
 
@@ -244,6 +248,11 @@ impl Backend for SqliteBackend {
                 .await
         }
         .boxed()
+    }
+
+    fn wake(&self, _queues: Vec<String>) -> BoxFuture<'_, Result<Vec<String>>> {
+        // One process has the file, and it knows what it adds.
+        std::future::pending().boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -5,7 +5,7 @@
 //! content · {"name":…,"contentType":…,"sha256":…,"modifiedMs":…} · its length, u32 little-endian · "exprsnb1"
 //! ```
 
-use crate::capability::blob::{
+use crate::blob::{
     backend::Info,
     name::{ObjectName, hex},
 };

@@ -2,7 +2,7 @@
 
 use super::{PARTIAL, file};
 use crate::{
-    capability::blob::{
+    blob::{
         backend::{Place, Result, no_container},
         name::{ContainerName, ObjectName},
     },

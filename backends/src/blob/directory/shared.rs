@@ -6,7 +6,7 @@ use super::{
     writer::check_object_bytes,
 };
 use crate::{
-    capability::blob::{
+    blob::{
         backend::{Error, Info, Listing, New, Place, Quota, Result, away},
         name::{ContainerName, ObjectName},
     },

@@ -2,7 +2,7 @@
 
 use super::{Directory, file, shared::Shared};
 use crate::{
-    capability::blob::backend::{Error, Info, New, Place, Quota, Result, Writer, away},
+    blob::backend::{Error, Info, New, Place, Quota, Result, Writer, away},
     clock,
 };
 use aws_lc_rs::digest::{Context, SHA256};

@@ -4,14 +4,12 @@ use super::table::{
     DELAYED, Delta, Queue, Sequence, WAITING, backoff_columns, signed, trace_column,
 };
 use crate::{
-    capability::{
-        events::{Event, delivery_queue},
-        queue::{
-            backend::{Delivered, Error, Message, Result, Subscription},
-            job::NewJob,
-        },
-    },
+    events::{Event, delivery_queue},
     name::{ServiceName, matches},
+    queue::{
+        backend::{Delivered, Error, Message, Result, Subscription},
+        job::NewJob,
+    },
 };
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
@@ -155,7 +153,9 @@ pub(super) fn deliver(
             }
             Message::Event(event) => {
                 if record(connection, event)? {
-                    for service in fan_out(sequence, &mut queues, &subscriptions, event, pending_max)? {
+                    for service in
+                        fan_out(sequence, &mut queues, &subscriptions, event, pending_max)?
+                    {
                         *missed.entry(service).or_default() += 1;
                     }
                 }

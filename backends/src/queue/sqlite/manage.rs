@@ -7,7 +7,7 @@ use super::{
         signed,
     },
 };
-use crate::capability::queue::{
+use crate::queue::{
     backend::{Error, Result},
     job::{Counts, Job, State},
 };

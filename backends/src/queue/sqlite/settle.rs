@@ -4,9 +4,9 @@ use super::table::{
     ACTIVE, COMPLETED, DELAYED, Delta, FAILED, JOB_COLUMNS, Queue, Sequence, WAITING, backoff, job,
     signed,
 };
-use crate::capability::queue::{
+use crate::queue::{
     backend::{Result, Take, Taken},
-    job::{Backoff, Claim, Failure, Job, Outcome, REASON_BYTES_MAX, backoff_ms, truncate},
+    job::{Backoff, Claim, Claimed, Failure, Job, Outcome, REASON_BYTES_MAX, backoff_ms, truncate},
 };
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -38,9 +38,9 @@ pub(super) fn settle(
     };
     for (claim, outcome) in outcomes {
         match outcome {
-            Outcome::Completed(value) => work.complete(*claim, value.as_deref())?,
-            Outcome::Failed(failure) => work.fail(*claim, failure)?,
-            Outcome::Released => work.release(*claim)?,
+            Outcome::Completed(value) => work.complete(claim, value.as_deref())?,
+            Outcome::Failed(failure) => work.fail(claim, failure)?,
+            Outcome::Released => work.release(claim)?,
         }
     }
     work.retain(
@@ -78,7 +78,7 @@ struct Attempted {
 }
 
 impl Settle<'_> {
-    fn complete(&mut self, claim: Claim, value: Option<&str>) -> Result<()> {
+    fn complete(&mut self, claim: &Claim, value: Option<&str>) -> Result<()> {
         if self.queue.settings.keep_completed == 0 {
             return self.drop_completed(claim);
         }
@@ -86,19 +86,19 @@ impl Settle<'_> {
             "UPDATE jobs SET state = 3, rank = ?3, lease = NULL, attempts_made = attempts_made + 1, failed_reason = NULL,
                return_value = ?4 WHERE seq = ?1 AND state = 2 AND lease = ?2",
         )?;
-        let changed = statement.execute(params![claim.seq, claim.lease, self.now_ms, value])?;
+        let changed = statement.execute(params![row(claim), claim.lease, self.now_ms, value])?;
         self.delta.add(ACTIVE, 0, -(changed as i64));
         self.delta.add(COMPLETED, 0, changed as i64);
         Ok(())
     }
 
     /// The short way for a queue that keeps no completed job.
-    fn drop_completed(&mut self, claim: Claim) -> Result<()> {
+    fn drop_completed(&mut self, claim: &Claim) -> Result<()> {
         let mut statement = self.connection.prepare_cached(
             "DELETE FROM jobs WHERE seq = ?1 AND state = 2 AND lease = ?2 RETURNING relayed, id",
         )?;
         let gone = statement
-            .query_row(params![claim.seq, claim.lease], |row| {
+            .query_row(params![row(claim), claim.lease], |row| {
                 Ok((row.get::<_, bool>(0)?, row.get::<_, String>(1)?))
             })
             .optional()?;
@@ -111,7 +111,7 @@ impl Settle<'_> {
         Ok(())
     }
 
-    fn fail(&mut self, claim: Claim, failure: &Failure) -> Result<()> {
+    fn fail(&mut self, claim: &Claim, failure: &Failure) -> Result<()> {
         let Some(attempted) = self.attempted(claim)? else {
             return Ok(());
         };
@@ -130,7 +130,7 @@ impl Settle<'_> {
         )?;
         let reason = truncate(failure.reason.clone(), REASON_BYTES_MAX);
         statement.execute(params![
-            claim.seq,
+            row(claim),
             state,
             rank,
             self.sequence.next(),
@@ -142,13 +142,13 @@ impl Settle<'_> {
     }
 
     /// None where the claim is void.
-    fn attempted(&self, claim: Claim) -> Result<Option<Attempted>> {
+    fn attempted(&self, claim: &Claim) -> Result<Option<Attempted>> {
         let mut statement = self.connection.prepare_cached(
             "SELECT attempts_made, attempts, backoff_kind, backoff_ms, priority FROM jobs
              WHERE seq = ?1 AND state = 2 AND lease = ?2",
         )?;
         let settings = &self.queue.settings;
-        let found = statement.query_row(params![claim.seq, claim.lease], |row| {
+        let found = statement.query_row(params![row(claim), claim.lease], |row| {
             let kind: Option<i64> = row.get(2)?;
             let wait_ms: Option<i64> = row.get(3)?;
             Ok(Attempted {
@@ -166,13 +166,13 @@ impl Settle<'_> {
     }
 
     /// Back to its old place in line.
-    fn release(&mut self, claim: Claim) -> Result<()> {
+    fn release(&mut self, claim: &Claim) -> Result<()> {
         let mut statement = self.connection.prepare_cached(
             "UPDATE jobs SET state = 0, rank = priority, lease = NULL WHERE seq = ?1 AND state = 2 AND lease = ?2
              RETURNING priority",
         )?;
         let priority: Option<i64> = statement
-            .query_row(params![claim.seq, claim.lease], |row| row.get(0))
+            .query_row(params![row(claim), claim.lease], |row| row.get(0))
             .optional()?;
         if let Some(priority) = priority {
             self.delta.transfer(ACTIVE, WAITING, priority);
@@ -257,6 +257,14 @@ impl Settle<'_> {
     }
 }
 
+/// The row of a leased job; a claim that another backend gave finds none.
+fn row(claim: &Claim) -> Option<i64> {
+    match claim.job {
+        Claimed::Row(seq) => Some(seq),
+        Claimed::Named { .. } => None,
+    }
+}
+
 /// Remembers the id of a delivered job that goes.
 pub(super) fn remember(connection: &Connection, queue: i64, id: &str) -> Result<()> {
     let mut statement = connection.prepare_cached(
@@ -283,8 +291,8 @@ pub(super) fn extend(
         .prepare_cached("UPDATE jobs SET rank = ?3 WHERE seq = ?1 AND state = 2 AND lease = ?2")?;
     let mut void = Vec::new();
     for claim in claims {
-        if statement.execute(params![claim.seq, claim.lease, until_ms])? == 0 {
-            void.push(*claim);
+        if statement.execute(params![row(claim), claim.lease, until_ms])? == 0 {
+            void.push(claim.clone());
         }
     }
     Ok(void)

@@ -1,12 +1,12 @@
 //! Rows of the tables as values, and the counters that go with every change of a job's state.
 
 use crate::{
-    capability::queue::{
-        backend::{Error, Result},
-        job::{Backoff, Claim, Counts, Job, Settings, State},
-    },
-    invocation::TraceContext,
     name::ServiceName,
+    queue::{
+        backend::{Error, Result},
+        job::{Backoff, Claim, Claimed, Counts, Job, Settings, State},
+    },
+    trace::TraceContext,
 };
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::sync::{
@@ -237,7 +237,7 @@ pub(super) fn job(queue: &Queue, row: &Row<'_>) -> rusqlite::Result<Job> {
     let trace: Option<String> = row.get(13)?;
     Ok(Job {
         claim: Claim {
-            seq: row.get(0)?,
+            job: Claimed::Row(row.get(0)?),
             lease: row.get::<_, Option<i64>>(1)?.unwrap_or_default(),
         },
         id: row.get(2)?,

@@ -1,7 +1,7 @@
 //! The embedded backend: every change of a job's state, kills, events, recurrences, retention.
 
 use super::*;
-use crate::capability::{
+use crate::{
     events::delivery_queue,
     queue::{
         backend::Subscription,
@@ -94,7 +94,7 @@ impl Bed {
     async fn settle_at(&self, jobs: &[Job], outcome: Outcome, now_ms: i64) {
         let outcomes = jobs
             .iter()
-            .map(|job| (job.claim, outcome.clone()))
+            .map(|job| (job.claim.clone(), outcome.clone()))
             .collect();
         self.backend
             .settle("q", Arc::new(outcomes), None, now_ms)
@@ -168,7 +168,7 @@ async fn a_job_goes_from_waiting_through_active_to_completed() {
     let bed = Bed::new();
     let mut job = new("1");
     job.origin = Some(service("exprsn-a"));
-    job.trace = crate::invocation::TraceContext::parse(
+    job.trace = crate::trace::TraceContext::parse(
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     );
     bed.add(&[job.clone()]).await;
@@ -440,11 +440,11 @@ async fn renewed_leases_last_and_void_ones_are_told() {
     bed.add_ids(&["1", "2"]).await;
     let taken = bed.take(2).await;
     bed.settle(&taken[1..], Outcome::Released).await;
-    let claims = taken.iter().map(|job| job.claim).collect();
+    let claims = taken.iter().map(|job| job.claim.clone()).collect();
     let until = T0 + 10 * LEASE_MS as i64;
     assert_eq!(
         bed.backend.extend(claims, until).await.unwrap(),
-        [taken[1].claim]
+        [taken[1].claim.clone()]
     );
     bed.backend.rescue(STALLED_MAX, until).await.unwrap();
     assert_eq!(bed.get("1").await.state, State::Active);
@@ -827,7 +827,10 @@ async fn a_full_subscriber_misses_events_and_harms_neither_publisher_nor_others(
         .await
         .unwrap();
     assert_eq!(delivered.queues, ["events:exprsn-herald"]);
-    assert_eq!(delivered.missed.into_iter().collect::<Vec<_>>(), [(service("exprsn-pulse"), 1)]);
+    assert_eq!(
+        delivered.missed.into_iter().collect::<Vec<_>>(),
+        [(service("exprsn-pulse"), 1)]
+    );
     assert_eq!(bed.deliveries("exprsn-pulse").await.len(), 1);
     assert_eq!(bed.deliveries("exprsn-herald").await.len(), 1);
     // The event is known all the same: published again, it is delivered to nobody.

@@ -5,15 +5,13 @@ use super::{
     table::{Delta, Queue, Sequence, signed, unsigned},
 };
 use crate::{
-    capability::{
-        events::Event,
-        queue::{
-            backend::{NextDue, Recurrence, Result},
-            job::NewJob,
-        },
-    },
-    invocation::TraceContext,
+    events::Event,
     name::{ServiceName, matches},
+    queue::{
+        backend::{NextDue, Recurrence, Result},
+        job::NewJob,
+    },
+    trace::TraceContext,
 };
 use rusqlite::{Connection, OptionalExtension as _, params};
 

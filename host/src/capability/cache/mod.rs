@@ -2,10 +2,11 @@
 //!
 //! **Invariant:** a service reaches its own values only, and no service can use more than `bytes_max` of memory.
 
-pub mod bucket;
 mod host;
-mod memory;
 mod twin;
 
+use exprsn_backends::cache::memory;
+
+pub use exprsn_backends::cache::bucket;
 pub use host::{Cache, Config, Grant, Lent};
 pub use memory::{Error, Memory};

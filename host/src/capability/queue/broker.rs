@@ -8,7 +8,7 @@ use super::{
     limits::Config,
     schedule,
     sqlite::SqliteBackend,
-    upkeep,
+    upkeep, wake,
 };
 use crate::{
     capability::events::Event, clock::now_ms, manifest, name::ServiceName, telemetry::Metrics,
@@ -37,6 +37,8 @@ pub struct Broker {
     background: Handle,
     /// Told when a queue may have something to take.
     signals: Mutex<HashMap<String, watch::Sender<()>>>,
+    /// The queues that have been asked after, for whoever passes on what other hosts add.
+    watched: watch::Sender<Vec<String>>,
     /// Which service worked last on a queue here.
     workers: Mutex<BTreeMap<String, ServiceName>>,
     /// Queues that were seen to hold `pending_max`.
@@ -75,11 +77,17 @@ impl Broker {
             config: config.clone(),
             background: background.clone(),
             signals: Mutex::default(),
+            watched: watch::Sender::default(),
             workers: Mutex::default(),
             full: Mutex::default(),
             missed: Family::default(),
         });
         background.spawn(upkeep::run(Arc::downgrade(&broker)));
+        background.spawn(wake::run(
+            Arc::downgrade(&broker),
+            broker.backend.clone(),
+            broker.watched.subscribe(),
+        ));
         broker
     }
 
@@ -347,6 +355,13 @@ impl Broker {
 
     /// Changes whenever `queue` may have something to take.
     pub(super) fn watch(&self, queue: &str) -> watch::Receiver<()> {
+        self.watched.send_if_modified(|queues| {
+            let new = !queues.iter().any(|known| known == queue);
+            if new {
+                queues.push(queue.to_owned());
+            }
+            new
+        });
         let mut signals = self.signals.lock().expect("no holder of this lock panics");
         signals
             .entry(queue.to_owned())
