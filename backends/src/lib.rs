@@ -13,5 +13,7 @@ pub mod clock;
 pub mod events;
 pub mod name;
 pub mod queue;
+pub mod redis;
 pub mod sqlite;
+pub mod testing;
 pub mod trace;

@@ -53,6 +53,13 @@ impl From<rusqlite::Error> for Error {
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The queue takes no more jobs.
+pub(super) fn full_queue(queue: &str, pending: u64, pending_max: u64) -> Error {
+    Error::LimitExceeded(format!(
+        "queue `{queue}` holds {pending} jobs to be done, and pending_max is {pending_max}"
+    ))
+}
+
 /// Something to be delivered exactly once per id, such as a row of an outbox.
 #[derive(Clone, Debug)]
 pub enum Message {
@@ -152,8 +159,13 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
         now_ms: i64,
     ) -> BoxFuture<'_, Result<Taken>>;
 
-    /// Renews leases until `until_ms`; answers the claims that are void.
-    fn extend(&self, claims: Vec<Claim>, until_ms: i64) -> BoxFuture<'_, Result<Vec<Claim>>>;
+    /// Renews leases for `lease_ms` from now on; answers the claims that are void.
+    fn extend(
+        &self,
+        claims: Vec<Claim>,
+        lease_ms: u64,
+        now_ms: i64,
+    ) -> BoxFuture<'_, Result<Vec<Claim>>>;
 
     /// Returns jobs whose lease has expired to their queues; one that stalled more than `stalled_max` times fails.
     ///

@@ -339,7 +339,7 @@ impl Broker {
 
     pub(super) async fn extend(&self, claims: Vec<Claim>, lease_ms: u64) -> Result<Vec<Claim>> {
         self.backend
-            .extend(claims, now_ms().saturating_add_unsigned(lease_ms))
+            .extend(claims, lease_ms, now_ms())
             .await
     }
 

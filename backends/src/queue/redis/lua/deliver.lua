@@ -1,0 +1,60 @@
+--[[
+  Delivers messages, each once per id, however often they come while the id is remembered.
+
+  KEYS[1]  exprsn:events
+  ARGV[1]  now
+  ARGV[2]  deliveries that may wait for a subscriber
+  ARGV[3]  how long a job's id is remembered, in milliseconds
+  ARGV[4]  how long an event's id is
+  ARGV[5…] for each message three: "job", its description in JSON with its queue, its data; or "event", its attributes in
+           JSON, its data
+
+  Answers {queues that got jobs, services that missed events, how many each}.
+]]
+local now, pending_max = ARGV[1], tonumber(ARGV[2])
+local queues, published = {}, false
+
+for at = 5, #ARGV, 3 do
+  local kind, head, data = ARGV[at], cjson.decode(ARGV[at + 1]), ARGV[at + 2]
+  if kind == "job" then
+    local p = "bull:" .. head.queue .. ":"
+    ensure_queue(p)
+    local is_new = call("SET", "exprsn:seen:job:" .. head.queue .. "/" .. head.id, 1, "NX", "PX", ARGV[3])
+    if is_new and add(p, head, data, now) then
+      queues[head.queue] = true
+    end
+  else
+    local seen = "exprsn:seen:event:" .. head.source .. "/" .. head.id
+    if call("SET", seen, 1, "NX", "PX", ARGV[4]) then
+      local entry = { "source", head.source, "id", head.id, "topic", head.topic, "time", head.time, "data", data }
+      for _, name in ipairs({ "subject", "trace" }) do
+        if head[name] then
+          entry[#entry + 1] = name
+          entry[#entry + 1] = head[name]
+        end
+      end
+      call("XADD", STREAM, "*", unpack(entry))
+      published = true
+    end
+  end
+end
+
+local services, missed = {}, {}
+if published then
+  for _, service in ipairs(call("HKEYS", SUBSCRIPTIONS)) do
+    local lost, got = pull(service, pending_max)
+    if got then
+      queues["events:" .. service] = true
+    end
+    if lost > 0 then
+      services[#services + 1] = service
+      missed[#missed + 1] = lost
+    end
+  end
+end
+local names = {}
+for name in pairs(queues) do
+  names[#names + 1] = name
+end
+table.sort(names)
+return { names, services, missed }
