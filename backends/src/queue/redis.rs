@@ -14,6 +14,7 @@
 
 mod job;
 mod listen;
+mod scheduler;
 mod script;
 
 use super::{
@@ -33,7 +34,7 @@ use crate::{
     trace::TraceContext,
 };
 use futures::future::{BoxFuture, FutureExt as _};
-use job::{Fields, backoff_fields, describe, prefix, settings, token};
+use job::{Fields, backoff_fields, describe, prefix, queue_of, settings, token};
 use listen::Listener;
 use redis::{RedisError, streams::StreamRangeReply};
 use serde_json::{Value, json};
@@ -74,10 +75,11 @@ impl RedisBackend {
     }
 
     async fn queues(&self) -> Result<Vec<String>> {
-        let mut names: Vec<String> = self
+        let names: Vec<String> = self
             .redis
             .query(redis::cmd("SMEMBERS").arg("exprsn:queues"))
             .await?;
+        let mut names: Vec<String> = names.iter().map(|name| queue_of(name)).collect();
         names.sort();
         Ok(names)
     }
@@ -104,6 +106,9 @@ impl RedisBackend {
         }
         let (jobs, more, due, defaults): (Vec<(String, Fields)>, u8, i64, Fields) =
             self.redis.invoke(&call).await?;
+        for (id, fields) in &jobs {
+            self.go_on(queue, id, fields, now_ms).await?;
+        }
         let (defaults, lease) = (settings(&defaults), take.map_or(0, |take| take.lease));
         Ok(Taken {
             jobs: jobs
@@ -113,6 +118,18 @@ impl RedisBackend {
             more: more == 1,
             next_due_ms: (due >= 0).then_some(due),
         })
+    }
+
+    /// Adds what follows a job of a scheduler of BullMQ's.
+    async fn go_on(&self, queue: &str, id: &str, fields: &Fields, now_ms: i64) -> Result<()> {
+        if let Some(next) = scheduler::next(fields, now_ms) {
+            let mut call = script::CONTINUE.key(prefix(queue));
+            call.arg(now_ms).arg(next.scheduler).arg(id);
+            self.redis
+                .invoke::<u8>(call.arg(next.due_ms).arg(next.opts))
+                .await?;
+        }
+        Ok(())
     }
 
     async fn extend_now(&self, claims: Vec<Claim>, lease_ms: u64) -> Result<Vec<Claim>> {
@@ -314,7 +331,7 @@ fn state(name: &str) -> Option<State> {
 }
 
 /// A recurrence's id among the schedulers of its queue. With it, the id of an occurrence is that of the other backends.
-fn scheduler(recurrence: &Recurrence) -> String {
+fn scheduler_id(recurrence: &Recurrence) -> String {
     format!("{}:{}", recurrence.queue, recurrence.name)
 }
 
@@ -524,7 +541,7 @@ impl Backend for RedisBackend {
                 let mut call = script::SCHEDULE.key(prefix(&queue));
                 for recurrence in wanted.iter().filter(|wanted| wanted.queue == queue) {
                     let due = next_due(&recurrence.cron, now_ms).unwrap_or(INSTANT_MAX);
-                    call.arg(scheduler(recurrence)).arg(&recurrence.name);
+                    call.arg(scheduler_id(recurrence)).arg(&recurrence.name);
                     call.arg(&recurrence.cron).arg(&recurrence.data);
                     call.arg(due.min(INSTANT_MAX));
                 }

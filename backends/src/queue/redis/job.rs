@@ -15,9 +15,14 @@ pub(super) fn token(lease: i64) -> String {
     format!("exprsn:{lease:016x}")
 }
 
-/// A queue's prefix of keys.
+/// A queue's prefix of keys. BullMQ allows no colon in a queue's name, and guests no `@`.
 pub(super) fn prefix(queue: &str) -> String {
-    format!("bull:{queue}:")
+    format!("bull:{}:", queue.replace(':', "@"))
+}
+
+/// A queue by its name among the keys.
+pub(super) fn queue_of(name: &str) -> String {
+    name.replace('@', ":")
 }
 
 /// What the scripts need to know of a new job, beside its data.

@@ -4,6 +4,7 @@
 //! marker stands for, so ours look at the streams instead, all of them in one command on one connection. The markers
 //! are left to BullMQ's workers.
 
+use super::job::prefix;
 use crate::redis::Redis;
 use redis::{
     RedisResult, Value,
@@ -105,7 +106,7 @@ impl Listener {
 }
 
 fn stream(queue: &str) -> String {
-    format!("bull:{queue}:events")
+    format!("{}events", prefix(queue))
 }
 
 async fn last_event(connection: &mut MultiplexedConnection, queue: &str) -> RedisResult<String> {

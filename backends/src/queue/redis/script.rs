@@ -12,6 +12,7 @@ macro_rules! scripts {
 
 scripts! {
     ADD_MANY = "common.lua" "add_many.lua";
+    CONTINUE = "common.lua" "continue.lua";
     COUNTS = "common.lua" "counts.lua";
     DECLARE = "common.lua" "declare.lua";
     DELIVER = "common.lua" "events.lua" "deliver.lua";

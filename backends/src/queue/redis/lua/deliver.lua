@@ -17,7 +17,7 @@ local queues, published = {}, false
 for at = 5, #ARGV, 3 do
   local kind, head, data = ARGV[at], cjson.decode(ARGV[at + 1]), ARGV[at + 2]
   if kind == "job" then
-    local p = "bull:" .. head.queue .. ":"
+    local p = "bull:" .. string.gsub(head.queue, ":", "@") .. ":"
     ensure_queue(p)
     local is_new = call("SET", "exprsn:seen:job:" .. head.queue .. "/" .. head.id, 1, "NX", "PX", ARGV[3])
     if is_new and add(p, head, data, now) then

@@ -3,7 +3,7 @@
 
   `exprsn:events` is the stream of all events; each subscribing service has a consumer group of its name on it.
   `exprsn:subscriptions` holds for each service what it wants: topics and attempts, in JSON.
-  What a group reads becomes a job of `bull:events:<service>:` and is acknowledged in the same script: between the two
+  What a group reads becomes a job of `bull:events@<service>:` (BullMQ allows no colon in a name) and is acknowledged in the same script: between the two
   nothing can get lost or doubled, and retries, backoff, dead letters and leases are the queue's.
 ]]
 local STREAM, SUBSCRIPTIONS = "exprsn:events", "exprsn:subscriptions"
@@ -41,7 +41,7 @@ local function deliver(service, wanted, event, pending_max)
   if not attempts then
     return true
   end
-  local p = "bull:events:" .. service .. ":"
+  local p = "bull:events@" .. service .. ":"
   ensure_queue(p)
   if pending(p) >= pending_max then
     return false
