@@ -47,38 +47,51 @@ impl Redis {
 
     /// Runs a script. Asked again once where the connection was lost, so the script must bear to run twice.
     pub async fn invoke<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> RedisResult<T> {
-        let (mut connection, made) = self.connection().await?;
-        let answer = script.invoke_async(&mut connection).await;
-        let Err(error) = &answer else {
-            return answer;
-        };
-        if !self.forget_lost(error, made).await {
-            return answer;
+        match self.try_invoke(script).await {
+            Err((_, true)) => self.invoke_once(script).await,
+            answer => answer.map_err(|(error, _)| error),
         }
-        let (mut connection, made) = self.connection().await?;
-        let answer = script.invoke_async(&mut connection).await;
-        if let Err(error) = &answer {
-            self.forget_lost(error, made).await;
-        }
-        answer
     }
 
-    /// Runs a command that only reads. Asked again once where the connection was lost.
+    /// Runs a script that must not run twice. Where the connection is lost meanwhile, nobody knows whether it ran.
+    pub async fn invoke_once<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> RedisResult<T> {
+        self.try_invoke(script).await.map_err(|(error, _)| error)
+    }
+
+    /// Runs a command that may run twice. Asked again once where the connection was lost.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        let (mut connection, made) = self.connection().await?;
-        let answer = command.query_async(&mut connection).await;
-        let Err(error) = &answer else {
-            return answer;
-        };
-        if !self.forget_lost(error, made).await {
-            return answer;
+        match self.try_command(command).await {
+            Err((_, true)) => self.command(command).await,
+            answer => answer.map_err(|(error, _)| error),
         }
-        let (mut connection, made) = self.connection().await?;
-        let answer = command.query_async(&mut connection).await;
-        if let Err(error) = &answer {
-            self.forget_lost(error, made).await;
+    }
+
+    /// Runs a command that must not run twice.
+    pub async fn command<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        self.try_command(command).await.map_err(|(error, _)| error)
+    }
+
+    /// Also answers whether asking again makes sense.
+    async fn try_invoke<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, (RedisError, bool)> {
+        let (mut connection, made) = self.connection().await.map_err(|error| (error, false))?;
+        match script.invoke_async(&mut connection).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.forget_lost(error, made).await),
         }
-        answer
+    }
+
+    async fn try_command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, (RedisError, bool)> {
+        let (mut connection, made) = self.connection().await.map_err(|error| (error, false))?;
+        match command.query_async(&mut connection).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.forget_lost(error, made).await),
+        }
     }
 
     /// A connection of its own, for commands that wait at the server for up to `wait`.
@@ -115,16 +128,18 @@ impl Redis {
             .await
     }
 
-    /// Forgets a connection that failed; whether it was lost before an answer came, so that asking again makes sense.
-    async fn forget_lost(&self, error: &RedisError, made: u64) -> bool {
+    /// Forgets a connection that failed. Also answers whether it was lost before an answer came, so that asking again makes
+    /// sense.
+    async fn forget_lost(&self, error: RedisError, made: u64) -> (RedisError, bool) {
         if !error.is_io_error() && !error.is_unrecoverable_error() {
-            return false;
+            return (error, false);
         }
         let mut shared = self.shared.lock().await;
         if shared.made == made {
             shared.connection = None;
         }
-        !error.is_timeout()
+        let again = !error.is_timeout();
+        (error, again)
     }
 
     fn ensure_open(&self) -> RedisResult<()> {

@@ -1,7 +1,7 @@
 //! Servers for tests: a Redis of its own for each test that needs one.
 
 use std::{
-    io::Read as _,
+    io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -65,14 +65,14 @@ impl RedisServer {
         self.kill();
         let mut child = spawn(&self.folder, self.port);
         let deadline = Instant::now() + START_MAX;
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+        while !answers(self.port) {
             if let Ok(Some(status)) = child.try_wait() {
                 let mut said = String::new();
                 let output = child.stdout.as_mut();
                 output.map(|output| output.read_to_string(&mut said));
                 panic!("redis-server ended with {status}: {said}");
             }
-            assert!(Instant::now() < deadline, "redis-server does not listen");
+            assert!(Instant::now() < deadline, "redis-server does not answer");
             thread::sleep(Duration::from_millis(10));
         }
         self.child = Some(child);
@@ -94,6 +94,17 @@ fn spawn(folder: &Path, port: u16) -> Child {
                  `apt-get install redis-server`"
             )
         })
+}
+
+/// Whether the server is up and has read its files.
+fn answers(port: u16) -> bool {
+    let mut answer = [0; 5];
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+        .and_then(|mut stream| {
+            stream.write_all(b"PING\r\n")?;
+            stream.read_exact(&mut answer)
+        })
+        .is_ok_and(|()| &answer == b"+PONG")
 }
 
 fn free_port() -> u16 {

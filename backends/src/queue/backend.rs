@@ -53,6 +53,16 @@ impl From<rusqlite::Error> for Error {
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Queues that a broker keeps.
+pub(super) const QUEUES_MAX: u64 = 10_000;
+
+/// There is no room for another queue.
+pub(super) fn too_many_queues() -> Error {
+    Error::LimitExceeded(format!(
+        "there are {QUEUES_MAX} queues, which is as many as may be"
+    ))
+}
+
 /// The queue takes no more jobs.
 pub(super) fn full_queue(queue: &str, pending: u64, pending_max: u64) -> Error {
     Error::LimitExceeded(format!(

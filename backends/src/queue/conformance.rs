@@ -129,6 +129,14 @@ impl Bed {
         }
     }
 
+    /// The server's connection.
+    pub fn redis(&self) -> &Redis {
+        match &self.place {
+            Place::Server(_, redis) => redis,
+            Place::Folder(..) => panic!("the embedded backend has no server"),
+        }
+    }
+
     /// Ends all leases where it is not the given time that does.
     async fn lapse(&self) {
         let Place::Server(_, redis) = &self.place else {

@@ -19,8 +19,8 @@ mod script;
 
 use super::{
     backend::{
-        Backend, Delivered, Error, Message, NextDue, Recurrence, Result, Subscription, Take, Taken,
-        full_queue,
+        Backend, Delivered, Error, Message, NextDue, QUEUES_MAX, Recurrence, Result, Subscription,
+        Take, Taken, full_queue, too_many_queues,
     },
     job::{
         Claim, Claimed, Counts, Job, NewJob, Outcome, REASON_BYTES_MAX, Settings, State, truncate,
@@ -352,12 +352,13 @@ impl Backend for RedisBackend {
         let queue = queue.to_owned();
         async move {
             let mut call = script::ADD_MANY.key(prefix(&queue));
-            call.arg(now_ms).arg(pending_max);
+            call.arg(now_ms).arg(pending_max).arg(QUEUES_MAX);
             for job in &jobs {
                 call.arg(describe(job).to_string()).arg(&job.data);
             }
-            match self.redis.invoke(&call).await? {
+            match self.redis.invoke::<(i8, u64)>(&call).await? {
                 (1, _) => Ok(()),
+                (-1, _) => Err(too_many_queues()),
                 (_, pending) => Err(full_queue(&queue, pending, pending_max)),
             }
         }
@@ -649,3 +650,6 @@ fn subscriptions_of(service: &str, wanted: &str) -> Vec<Subscription> {
     wanted.sort_by(|a, b| a.topic.cmp(&b.topic));
     wanted
 }
+
+#[cfg(test)]
+mod tests;

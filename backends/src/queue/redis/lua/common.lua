@@ -90,9 +90,21 @@ local function pending(p)
     + call("ZCARD", p .. "prioritized")
 end
 
+-- Lets another job have the id by which BullMQ knows a job for a duplicate, unless that has a time of its own to end.
+local function end_deduplication(p, id)
+  local name = call("HGET", p .. id, "deid")
+  if name then
+    local key = p .. "de:" .. name
+    if call("GET", key) == id and call("PTTL", key) == -1 then
+      call("DEL", key)
+    end
+  end
+end
+
 -- Removes a job's hash and what hangs on it.
 local function forget(p, id)
   local key = p .. id
+  end_deduplication(p, id)
   call("DEL", key, key .. ":lock", key .. ":logs", key .. ":dependencies", key .. ":processed", key .. ":failed",
     key .. ":unsuccessful")
 end
@@ -144,6 +156,8 @@ local function kept(p, key, option, default_name, default)
   local wish = opts[option]
   if wish == true then
     return 0, nil
+  elseif wish == false then
+    return nil, nil
   elseif type(wish) == "number" then
     return wish, nil
   elseif type(wish) == "table" then
@@ -178,6 +192,7 @@ local function finish(p, id, set, now, field, value)
     call("HSET", key, field, value)
   end
   call("HSET", key, "finishedOn", now)
+  end_deduplication(p, id)
   call("ZADD", p .. set, now, id)
   emit(p, set, "jobId", id, field, value or "null", "prev", "active")
   retain(p, set, count, age, now)

@@ -163,7 +163,7 @@ local function take(count)
       bytes = bytes + call("HSTRLEN", p .. id, "data")
     end
   end
-  if call("EXISTS", p .. "wait", p .. "prioritized") > 0 then
+  if call("EXISTS", p .. "wait", p .. "prioritized") > 0 and not is_full() then
     -- Others may have a hand free.
     mark(p)
     more = 1
