@@ -4,6 +4,7 @@
 //! line at fault.
 
 use crate::{approval::Approvals, capability::Configs, name::ServiceName};
+use exprsn_backends::redis::Redis;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 use wasmtime::{Result, error::Context as _, format_err};
@@ -15,10 +16,50 @@ pub struct Config {
     pub platform: PlatformConfig,
     /// What each capability is backed by.
     pub capability: Configs,
+    /// Servers that keep data for several hosts.
+    pub backends: Backends,
     /// Limits of every service, unless its own say otherwise.
     pub limits: toml::Table,
     /// Services to run, by full name.
     pub service: BTreeMap<ServiceName, ServiceConfig>,
+}
+
+/// Servers that a capability's `backend` may name.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Backends {
+    pub redis: RedisServer,
+}
+
+/// `[backends.redis]`. Not printable, because a URL may hold a password.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedisServer {
+    /// `redis://[user:password@]host[:port][/database]`, or `$NAME`: what the environment's variable of that name holds.
+    pub url: String,
+}
+
+impl RedisServer {
+    /// The server, not yet asked anything. Each capability has a connection of its own, so that none waits for another's.
+    pub fn open(&self, wanted_by: &str) -> Result<Redis> {
+        if self.url.is_empty() {
+            return Err(format_err!(
+                "[{wanted_by}] backend is \"redis\", and there is no server: write its url into [backends.redis] in \
+                 platform.toml"
+            ));
+        }
+        let url = match self.url.strip_prefix('$') {
+            Some(name) => std::env::var(name).map_err(|_| {
+                format_err!("[backends.redis] url names the variable {name}, which is not set")
+            })?,
+            None => self.url.clone(),
+        };
+        Redis::new(url.as_str()).map_err(|error| {
+            format_err!(
+                "[backends.redis] url must be like redis://user:password@host:6379/0: {error}"
+            )
+        })
+    }
 }
 
 /// The host itself.
@@ -358,6 +399,24 @@ mod tests {
             "as-requested",
         );
         check("[service.Bad]\ncomponent = \"a\"", "Bad");
+    }
+
+    #[test]
+    fn a_redis_that_is_not_there_is_named_with_the_remedy() {
+        let error = |url: &str| {
+            let server = RedisServer {
+                url: url.to_owned(),
+            };
+            let opened = server.open("capability.queue");
+            opened
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default()
+        };
+        assert!(error("").contains("[capability.queue]") && error("").contains("[backends.redis]"));
+        assert!(error("$EXPRSN_NO_SUCH_VARIABLE").contains("EXPRSN_NO_SUCH_VARIABLE"));
+        assert!(error("http://localhost").contains("redis://"));
+        assert_eq!(error("redis://localhost:6379/0"), "");
     }
 
     #[test]

@@ -5,13 +5,14 @@ use super::{
     check::{check_event, check_job, check_queue_name},
     dispatch::{Consumer, JobHandler, QueueSpec},
     job::{ATTEMPTS_MAX, Claim, Counts, EVENTS_PREFIX, Job, NewJob, Outcome, State},
-    limits::Config,
+    limits::{Config, Kind},
+    redis::RedisBackend,
     schedule,
     sqlite::SqliteBackend,
     upkeep, wake,
 };
 use crate::{
-    capability::events::Event, clock::now_ms, manifest, name::ServiceName, telemetry::Metrics,
+    capability::events::Event, clock::now_ms, config::RedisServer, manifest, name::ServiceName, telemetry::Metrics,
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -68,6 +69,23 @@ impl Broker {
     pub fn open(data: &Path, background: &Handle, config: &Config) -> wasmtime::Result<Arc<Self>> {
         let backend = SqliteBackend::open(&data.join(BROKER_FILE), config, now_ms())?;
         Ok(Self::new(Arc::new(backend), background, config))
+    }
+
+    /// A broker before the backend that `config` names.
+    pub fn connect(
+        data: &Path,
+        background: &Handle,
+        config: &Config,
+        redis: &RedisServer,
+    ) -> wasmtime::Result<Arc<Self>> {
+        match config.backend {
+            Kind::Sqlite => Self::open(data, background, config),
+            Kind::Redis => {
+                let redis = Arc::new(redis.open("capability.queue")?);
+                let backend = RedisBackend::new(redis, config);
+                Ok(Self::new(Arc::new(backend), background, config))
+            }
+        }
     }
 
     /// A broker before `backend`.
