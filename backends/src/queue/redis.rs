@@ -43,8 +43,8 @@ use tokio::sync::Mutex;
 
 /// Data handed out by one request for jobs, in bytes, unless a single job has more.
 const TAKE_BYTES_MAX: usize = 16 << 20;
-/// Events removed by one script; there is more when as many were removed.
-const TRIMMED_MAX: u64 = 1_000;
+/// Events removed for their age by one script; there is more when as many were removed.
+const TRIMMED_MAX: u64 = 100;
 /// Events read at a time by a listing.
 const PAGE: usize = 200;
 /// Latest instant that a sorted set keeps exactly.
@@ -180,11 +180,9 @@ impl RedisBackend {
         pending_max: u64,
         now_ms: i64,
     ) -> Result<Delivered> {
-        let remembered_ms = self.config.seen_ms_min.max(1);
         let mut call = script::DELIVER.key("exprsn:events");
         call.arg(now_ms).arg(pending_max);
-        call.arg(remembered_ms)
-            .arg(remembered_ms.max(self.config.events_ms_max));
+        call.arg(self.config.seen_ms_min).arg(self.config.seen_max);
         for message in batch {
             match message {
                 Message::Job { queue, job } => {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     queue::{
-        conformance::{Bed, Engine, T0, done, event, ids, new, service},
+        conformance::{Bed, Engine, T0, done, event, ids, new, retry, service},
         schedule::next_due,
     },
     testing::RedisServer,
@@ -238,4 +238,92 @@ async fn a_queues_and_its_jobs_keys_are_bullmqs() {
         "exprsn:queues",
     ];
     assert_eq!(keys, expected);
+}
+
+#[tokio::test]
+async fn what_is_no_event_or_no_json_stops_nothing() {
+    let bed = Bed::new(Engine::Redis);
+    bed.subscribe("exprsn-pulse", &[("*", 3)]).await;
+    let redis = bed.redis();
+    let mut stranger = redis::cmd("XADD");
+    stranger
+        .arg("exprsn:events")
+        .arg("*")
+        .arg("hello")
+        .arg("world");
+    let _: String = redis.query(&stranger).await.unwrap();
+    bed.publish(event("1", "a")).await;
+    assert_eq!(
+        ids(&bed.deliveries("exprsn-pulse").await),
+        ["exprsn-timeline/1"]
+    );
+    assert_eq!(bed.backend.events("*", 9).await.unwrap().len(), 1);
+    let _: u64 = redis
+        .query(redis::cmd("DEL").arg("exprsn:events"))
+        .await
+        .unwrap();
+    bed.publish(event("2", "a")).await;
+    assert_eq!(
+        bed.deliveries("exprsn-pulse").await.len(),
+        2,
+        "the stream was removed"
+    );
+    assert!(!bed.backend.tidy(T0).await.unwrap());
+
+    bed.add_ids(&["1", "2"]).await;
+    for (job, opts) in [("bull:q:1", "{{{"), ("bull:q:2", "7")] {
+        let mut spoil = redis::cmd("HSET");
+        spoil.arg(job).arg("opts").arg(opts);
+        let _: u64 = redis.query(&spoil).await.unwrap();
+    }
+    let mut theirs = redis::cmd("HDEL");
+    theirs.arg("bull:q:2").arg("x-ours");
+    let _: u64 = redis.query(&theirs).await.unwrap();
+    let taken = bed.take(2).await;
+    bed.settle(&taken, retry()).await;
+    assert_eq!(
+        bed.list(State::Failed).await,
+        ["2"],
+        "BullMQ's jobs have one attempt"
+    );
+    assert_eq!(bed.list(State::Delayed).await, ["1"]);
+}
+
+#[tokio::test]
+async fn remembered_ids_are_bounded_by_number_and_age() {
+    let config = Config {
+        seen_max: 10,
+        seen_ms_min: 1_000,
+        ..Config::default()
+    };
+    let bed = Bed::with(Engine::Redis, config);
+    bed.subscribe("exprsn-pulse", &[("*", 3)]).await;
+    let publish = async |id: &str, now_ms: i64| {
+        let batch = vec![Message::Event(event(id, "a"))];
+        let delivered = bed.backend.deliver(batch, 1_000, now_ms).await.unwrap();
+        !delivered.queues.is_empty()
+    };
+    assert!(publish("1", T0).await);
+    assert!(!publish("1", T0 + 1_000).await, "now among the former");
+    // The delivery is still held, so that it would not be added twice even when its id is forgotten.
+    for number in 2..200 {
+        assert!(publish(&number.to_string(), T0 + 1_000).await);
+    }
+    let held: u64 = bed
+        .redis()
+        .query(redis::cmd("SCARD").arg("exprsn:seen"))
+        .await
+        .unwrap();
+    let before: u64 = bed
+        .redis()
+        .query(redis::cmd("SCARD").arg("exprsn:seen:before"))
+        .await
+        .unwrap();
+    assert!(held + before <= 10, "{held} + {before}");
+    assert!(!publish("199", T0 + 1_999).await);
+    assert_eq!(
+        bed.deliveries("exprsn-pulse").await.len(),
+        100,
+        "a page of 199"
+    );
 }

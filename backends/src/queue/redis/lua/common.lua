@@ -16,6 +16,13 @@ local function setting(p, name, default)
   return tonumber(call("HGET", p .. "exprsn", name)) or default
 end
 
+-- What a JSON text holds; an empty table for what is no object. Others write options too, and an error in the middle of a
+-- script would leave its first half done.
+local function decoded(text)
+  local good, value = pcall(cjson.decode, text or "{}")
+  return good and type(value) == "table" and value or {}
+end
+
 local function is_paused(p)
   return call("HEXISTS", p .. "meta", "paused") == 1
 end
@@ -152,7 +159,7 @@ local function kept(p, key, option, default_name, default)
   if call("HEXISTS", key, "x-ours") == 1 then
     return keep, nil
   end
-  local opts = cjson.decode(call("HGET", key, "opts") or "{}")
+  local opts = decoded(call("HGET", key, "opts"))
   local wish = opts[option]
   if wish == true then
     return 0, nil

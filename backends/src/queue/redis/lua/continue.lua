@@ -23,7 +23,7 @@ if call("EXISTS", p .. id) == 1 then
 end
 local template = call("HMGET", key, "name", "data")
 local wait = math.max(tonumber(due) - tonumber(now), 0)
-local priority = cjson.decode(ARGV[5]).priority or 0
+local priority = tonumber(decoded(ARGV[5]).priority) or 0
 call("ZADD", p .. "repeat", due, scheduler)
 call("HINCRBY", key, "ic", 1)
 call("INCR", p .. "id")

@@ -4,8 +4,8 @@
   KEYS[1]  exprsn:events
   ARGV[1]  now
   ARGV[2]  deliveries that may wait for a subscriber
-  ARGV[3]  how long a job's id is remembered, in milliseconds
-  ARGV[4]  how long an event's id is
+  ARGV[3]  how long ids are remembered at least, in milliseconds …
+  ARGV[4]  … while there are fewer than these
   ARGV[5…] for each message three: "job", its description in JSON with its queue, its data; or "event", its attributes in
            JSON, its data
 
@@ -13,19 +13,35 @@
 ]]
 local now, pending_max = ARGV[1], tonumber(ARGV[2])
 local queues, published = {}, false
+local SEEN, SEEN_BEFORE, SEEN_SINCE = "exprsn:seen", "exprsn:seen:before", "exprsn:seen:since"
+
+-- Two generations of ids are kept. The present one becomes the former when it is old or full.
+local since = tonumber(call("GET", SEEN_SINCE))
+if not since then
+  call("SET", SEEN_SINCE, now)
+elseif tonumber(now) - since >= tonumber(ARGV[3]) or call("SCARD", SEEN) >= tonumber(ARGV[4]) / 2 then
+  call("UNLINK", SEEN_BEFORE)
+  if call("EXISTS", SEEN) == 1 then
+    call("RENAME", SEEN, SEEN_BEFORE)
+  end
+  call("SET", SEEN_SINCE, now)
+end
+
+-- Whether this id comes for the first time.
+local function is_new(id)
+  return call("SISMEMBER", SEEN_BEFORE, id) == 0 and call("SADD", SEEN, id) == 1
+end
 
 for at = 5, #ARGV, 3 do
   local kind, head, data = ARGV[at], cjson.decode(ARGV[at + 1]), ARGV[at + 2]
   if kind == "job" then
     local p = "bull:" .. string.gsub(head.queue, ":", "@") .. ":"
     ensure_queue(p)
-    local is_new = call("SET", "exprsn:seen:job:" .. head.queue .. "/" .. head.id, 1, "NX", "PX", ARGV[3])
-    if is_new and add(p, head, data, now) then
+    if is_new("job " .. head.queue .. "/" .. head.id) and add(p, head, data, now) then
       queues[head.queue] = true
     end
   else
-    local seen = "exprsn:seen:event:" .. head.source .. "/" .. head.id
-    if call("SET", seen, 1, "NX", "PX", ARGV[4]) then
+    if is_new("event " .. head.source .. "/" .. head.id) then
       local entry = { "source", head.source, "id", head.id, "topic", head.topic, "time", head.time, "data", data }
       for _, name in ipairs({ "subject", "trace" }) do
         if head[name] then

@@ -27,12 +27,18 @@ local function attempts_of(wanted, topic)
   return attempts
 end
 
-local function fields_of(entry)
+-- The attributes of an entry; nil where somebody else wrote something that is no event.
+local function event_of(entry)
   local fields = {}
   for at = 1, #entry[2], 2 do
     fields[entry[2][at]] = entry[2][at + 1]
   end
-  return fields
+  for _, name in ipairs({ "id", "source", "topic", "time", "data" }) do
+    if not fields[name] then
+      return nil
+    end
+  end
+  return tonumber(fields.time) and fields or nil
 end
 
 -- A delivery of an event as a job of the subscriber's queue; false where that is full.
@@ -62,13 +68,13 @@ end
 -- Takes what is in the stream for one service into its queue: first what somebody read and did not acknowledge, then what
 -- nobody has read. Answers how many deliveries its full queue refused, and whether it got any.
 local function pull(service, pending_max)
-  local wanted = cjson.decode(call("HGET", SUBSCRIPTIONS, service) or "[]")
+  local wanted = decoded(call("HGET", SUBSCRIPTIONS, service))
   local missed, got = 0, false
   local function take(entries)
     for _, entry in ipairs(entries) do
       if entry and entry[2] then
-        local event = fields_of(entry)
-        if attempts_of(wanted, event.topic) then
+        local event = event_of(entry)
+        if event and attempts_of(wanted, event.topic) then
           if deliver(service, wanted, event, pending_max) then
             got = true
           else
@@ -79,7 +85,13 @@ local function pull(service, pending_max)
       end
     end
   end
-  take(call("XAUTOCLAIM", STREAM, service, "exprsn", STALE_MS, "0-0", "COUNT", READ_MAX)[2])
+  local stale = redis.pcall("XAUTOCLAIM", STREAM, service, "exprsn", STALE_MS, "0-0", "COUNT", READ_MAX)
+  if stale.err then
+    -- Somebody has removed the stream or the group: what is in the stream is delivered, as far as it was not yet.
+    call("XGROUP", "CREATE", STREAM, service, "0", "MKSTREAM")
+  else
+    take(stale[2])
+  end
   repeat
     local read = call("XREADGROUP", "GROUP", service, "exprsn", "COUNT", READ_MAX, "STREAMS", STREAM, ">")
     local entries = read and read[1] and read[1][2] or {}

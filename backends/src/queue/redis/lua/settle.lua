@@ -32,7 +32,7 @@ end
 -- The wait before attempt `made` + 1, by the job's own wish or the queue's.
 local function backoff(key, made, ours)
   local kind, wait
-  local opts = cjson.decode(call("HGET", key, "opts") or "{}")
+  local opts = decoded(call("HGET", key, "opts"))
   if ours and call("HEXISTS", key, "x-backoff") == 0 then
     kind = call("HGET", p .. "exprsn", "backoff") or "exponential"
     wait = setting(p, "backoff_ms", 1000)
@@ -52,7 +52,7 @@ local function allowed(key, ours)
   if ours and call("HEXISTS", key, "x-attempts") == 0 then
     return setting(p, "attempts", 3)
   end
-  local opts = cjson.decode(call("HGET", key, "opts") or "{}")
+  local opts = decoded(call("HGET", key, "opts"))
   return math.max(tonumber(opts.attempts) or 1, 1)
 end
 
