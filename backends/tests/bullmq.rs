@@ -549,3 +549,112 @@ async fn counts_and_bull_board_show_our_queues() {
             .starts_with("bullmq:5.")
     );
 }
+
+#[tokio::test]
+async fn a_node_producer_gets_the_result_of_what_is_done_here() {
+    let bed = Bed::new();
+    let mut node = bed.node();
+    node.add("work", json!({}), json!({ "jobId": "good" }));
+    node.add("work", json!({}), json!({ "jobId": "bad" }));
+    let taken = bed.take(2).await;
+    let waiting = tokio::task::spawn_blocking(move || {
+        let good = node.ask("result", json!({ "name": QUEUE, "id": "good" }));
+        (
+            good,
+            node.ask("result", json!({ "name": QUEUE, "id": "bad" })),
+            node,
+        )
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    bed.settle(&taken[0], value("[1,2]")).await;
+    bed.settle(&taken[1], Outcome::Failed(Failure::fatal("broken")))
+        .await;
+    let (good, bad, mut node) = waiting.await.unwrap();
+    assert_eq!(
+        (good, bad),
+        (json!({ "value": [1, 2] }), json!({ "error": "broken" }))
+    );
+    // The id by which BullMQ tells duplicates is free again when its job has ended.
+    let once = json!({ "jobId": "first", "deduplication": { "id": "d" } });
+    let again = |id: &str| json!({ "jobId": id, "deduplication": { "id": "d" } });
+    assert_eq!(node.add("work", json!({}), once), "first");
+    assert_eq!(node.add("work", json!({}), again("second")), "first");
+    let taken = bed.take(1).await;
+    bed.settle(&taken[0], value("1")).await;
+    assert_eq!(node.add("work", json!({}), again("third")), "third");
+}
+
+#[tokio::test]
+async fn parents_of_nodes_flows_wait_for_children_done_here() {
+    let bed = Bed::new();
+    let mut node = bed.node();
+    let child = |id: &str, opts: Value| {
+        let mut opts = opts;
+        opts["jobId"] = json!(id);
+        json!({ "name": "child", "queueName": QUEUE, "data": {}, "opts": opts })
+    };
+    let flow = |id: &str, children: Vec<Value>| json!({ "flow": { "name": "parent", "queueName": QUEUE, "opts": { "jobId": id }, "children": children } });
+    node.ask(
+        "flow",
+        flow("p", vec![child("a", json!({})), child("b", json!({}))]),
+    );
+    let children = bed.take(9).await;
+    assert_eq!(children.len(), 2, "the parent waits");
+    bed.settle(&children[0], value("1")).await;
+    assert!(bed.take(9).await.is_empty());
+    bed.settle(&children[1], value("2")).await;
+    let parent = bed.take(9).await;
+    assert_eq!(names(&parent), ["p"]);
+    bed.settle(&parent[0], value("3")).await;
+    assert_eq!(node.job("p")["state"], json!("completed"));
+
+    let failing = json!({ "failParentOnFailure": true });
+    node.ask(
+        "flow",
+        flow("f", vec![child("c", failing), child("d", json!({}))]),
+    );
+    let children = bed.take(9).await;
+    let failed = children.iter().find(|job| job.id == "c").unwrap();
+    bed.settle(failed, Outcome::Failed(Failure::fatal("no")))
+        .await;
+    assert!(
+        bed.take(9).await.is_empty(),
+        "the parent fails when it would begin"
+    );
+    let parent = node.job("f");
+    assert_eq!(
+        (&parent["state"], &parent["failedReason"]),
+        (
+            &json!("failed"),
+            &json!("child bull:timeline-fanout:c failed")
+        )
+    );
+
+    let ignoring = json!({ "ignoreDependencyOnFailure": true });
+    node.ask("flow", flow("g", vec![child("e", ignoring)]));
+    let children = bed.take(9).await;
+    bed.settle(&children[0], Outcome::Failed(Failure::fatal("no")))
+        .await;
+    assert_eq!(names(&bed.take(9).await), ["g"]);
+}
+
+#[tokio::test]
+async fn limits_of_the_whole_queue_hold_here() {
+    let bed = Bed::new();
+    let mut node = bed.node();
+    bed.add((0..6).map(|id| new(&id.to_string(), "echo")).collect())
+        .await;
+    node.ask("concurrency", json!({ "name": QUEUE, "max": 2 }));
+    let taken = bed.take_for(9, 30_000).await;
+    assert_eq!((names(&taken.jobs), taken.more), (vec!["0", "1"], false));
+    bed.settle(&taken.jobs[0], value("1")).await;
+    assert_eq!(names(&bed.take(9).await), ["2"]);
+    node.ask("concurrency", json!({ "name": QUEUE, "max": 100 }));
+    node.ask("limit", json!({ "name": QUEUE, "max": 2, "duration": 400 }));
+    let taken = bed.take_for(9, 30_000).await;
+    assert_eq!((names(&taken.jobs), taken.more), (vec!["3", "4"], false));
+    let wait = taken.next_due_ms.unwrap() - now_ms();
+    assert!((1..=400).contains(&wait), "{wait}");
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    assert_eq!(names(&bed.take(9).await), ["5"]);
+}

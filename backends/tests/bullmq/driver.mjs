@@ -2,7 +2,7 @@
 import { createInterface } from 'node:readline';
 import { createBullBoard } from '@bull-board/api';
 import { BullMQAdapter } from '@bull-board/api/bullMQAdapter';
-import { Queue, Worker } from 'bullmq';
+import { FlowProducer, Queue, QueueEvents, Worker } from 'bullmq';
 
 const connection = { host: '127.0.0.1', port: Number(process.env.REDIS_PORT), maxRetriesPerRequest: null };
 const queues = new Map();
@@ -73,6 +73,19 @@ const answers = {
     await worker.waitUntilReady();
   },
   order: async () => worked,
+  flow: async ({ flow }) => (await new FlowProducer({ connection }).add(flow)).job.id,
+  limit: ({ name, max, duration }) => queue(name).setGlobalRateLimit(max, duration),
+  concurrency: ({ name, max }) => queue(name).setGlobalConcurrency(max),
+  // Waits as a producer does that wants the result.
+  result: async ({ name, id }) => {
+    const events = new QueueEvents(name, { connection });
+    await events.waitUntilReady();
+    const job = await queue(name).getJob(id);
+    return job.waitUntilFinished(events, 20_000).then(
+      (value) => ({ value }),
+      (error) => ({ error: error.message }),
+    );
+  },
 };
 
 for await (const line of createInterface({ input: process.stdin })) {

@@ -24,10 +24,10 @@ scripts! {
     RECUR = "common.lua" "recur.lua";
     RECURRENCES = "common.lua" "recurrences.lua";
     REMOVE = "common.lua" "remove.lua";
-    RESCUE = "common.lua" "rescue.lua";
+    RESCUE = "common.lua" "flow.lua" "finish.lua" "rescue.lua";
     RETRY = "common.lua" "retry.lua";
     SCHEDULE = "common.lua" "schedule.lua";
-    SETTLE = "common.lua" "settle.lua";
+    SETTLE = "common.lua" "flow.lua" "finish.lua" "settle.lua";
     SUBSCRIBE = "common.lua" "events.lua" "subscribe.lua";
     TRIM = "common.lua" "events.lua" "trim.lua";
 }

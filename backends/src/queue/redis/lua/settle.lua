@@ -13,7 +13,7 @@
 
   An outcome whose lock is gone or another's is ignored.
 
-  Answers {jobs, more (0 or 1), when the next delayed job is due or -1, the queue's defaults}; a job is {id, its hash}.
+  Answers {jobs, more (0 or 1), when there may be something to take next or -1, the queue's defaults}; a job is {id, its hash}.
 ]]
 local p, now = KEYS[1], ARGV[1]
 local active = p .. "active"
@@ -56,6 +56,17 @@ local function allowed(key, ours)
   return math.max(tonumber(opts.attempts) or 1, 1)
 end
 
+-- To the end of the line, or to its front where BullMQ's producer wants the last in first out.
+local function line_up(key, id)
+  local priority = tonumber(call("HGET", key, "priority")) or 0
+  if priority == 0 and decoded(call("HGET", key, "opts")).lifo then
+    push(p, "RPUSH", id)
+    mark(p)
+  else
+    enqueue(p, id, priority)
+  end
+end
+
 local function fail(id, reason, may_retry)
   local key = p .. id
   local ours = call("HEXISTS", key, "x-ours") == 1
@@ -73,7 +84,7 @@ local function fail(id, reason, may_retry)
     call("HSET", key, "delay", wait)
     delay(p, id, tonumber(now) + wait)
   else
-    enqueue(p, id, tonumber(call("HGET", key, "priority")) or 0)
+    line_up(key, id)
     emit(p, "waiting", "jobId", id, "prev", "active")
   end
 end
@@ -145,14 +156,30 @@ local function begin(id)
   return call("HGETALL", key)
 end
 
+-- The limits that BullMQ's users set for the whole queue: jobs under way at once, and jobs begun in a time.
+local limits = call("HMGET", p .. "meta", "concurrency", "max", "duration")
+local most, rate, duration = tonumber(limits[1]), tonumber(limits[2]), tonumber(limits[3])
+
 local function is_full()
-  local most = tonumber(call("HGET", p .. "meta", "concurrency"))
   return most and call("LLEN", active) >= most
+end
+
+-- How long nothing more may begin, in milliseconds; nil where it may.
+local function limited()
+  if rate and duration and (tonumber(call("GET", p .. "limiter")) or 0) >= rate then
+    return math.max(call("PTTL", p .. "limiter"), 1)
+  end
+end
+
+local function count_begun()
+  if rate and duration and call("INCR", p .. "limiter") == 1 then
+    call("PEXPIRE", p .. "limiter", duration)
+  end
 end
 
 local function take(count)
   local jobs, bytes, more = {}, 0, 0
-  while #jobs < count and bytes <= tonumber(ARGV[5]) and not is_full() do
+  while #jobs < count and bytes <= tonumber(ARGV[5]) and not is_full() and not limited() do
     local id = next_job()
     if not id then
       return jobs, 0
@@ -160,10 +187,11 @@ local function take(count)
     local fields = begin(id)
     if fields then
       jobs[#jobs + 1] = { id, fields }
+      count_begun()
       bytes = bytes + call("HSTRLEN", p .. id, "data")
     end
   end
-  if call("EXISTS", p .. "wait", p .. "prioritized") > 0 and not is_full() then
+  if call("EXISTS", p .. "wait", p .. "prioritized") > 0 and not is_full() and not limited() then
     -- Others may have a hand free.
     mark(p)
     more = 1
@@ -182,6 +210,10 @@ if count >= 0 then
     jobs, more = take(count)
   end
   due = next_due(p)
+  local wait = limited()
+  if wait then
+    due = math.min(due or math.huge, tonumber(now) + wait)
+  end
 end
 if #ARGV > 5 and call("EXISTS", p .. "wait", active, p .. "prioritized") == 0 then
   emit(p, "drained")
