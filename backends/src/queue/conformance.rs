@@ -51,6 +51,7 @@ on_each_engine! {
     delayed_jobs_join_the_end_of_the_line_when_due,
     stalled_jobs_return_to_the_front_and_fail_when_it_happens_too_often,
     renewed_leases_last_and_void_ones_are_told,
+    a_lease_that_has_ended_counts_until_somebody_looks,
     released_jobs_keep_their_place_and_count_nothing,
     a_paused_queue_hands_out_nothing,
     finished_jobs_are_kept_up_to_their_limits,
@@ -576,6 +577,27 @@ async fn renewed_leases_last_and_void_ones_are_told(engine: Engine) {
     );
     bed.backend.rescue(STALLED_MAX, until).await.unwrap();
     assert_eq!(bed.get("1").await.state, State::Active);
+}
+
+async fn a_lease_that_has_ended_counts_until_somebody_looks(engine: Engine) {
+    let bed = Bed::new(engine);
+    bed.add_ids(&["1", "2"]).await;
+    let taken = bed.take(2).await;
+    let late = T0 + 2 * LEASE_MS as i64;
+    bed.lapse().await;
+    bed.settle_at(&taken[..1], done(), late).await;
+    assert_eq!(bed.get("1").await.state, State::Completed);
+    let claim = vec![taken[1].claim.clone()];
+    let void = bed.backend.extend(claim, LEASE_MS, late).await.unwrap();
+    assert!(void.is_empty());
+    assert!(
+        bed.backend
+            .rescue(STALLED_MAX, late)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    bed.audit().await;
 }
 
 async fn released_jobs_keep_their_place_and_count_nothing(engine: Engine) {

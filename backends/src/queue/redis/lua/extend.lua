@@ -1,5 +1,5 @@
 --[[
-  Renews locks (BullMQ's extendLocks).
+  Renews locks (BullMQ's extendLocks), also those that have ended while nobody looked for their jobs.
 
   KEYS[1]  the queue's prefix
   ARGV[1]  how long they last from now on, in milliseconds
@@ -10,8 +10,10 @@
 local p, void = KEYS[1], {}
 for at = 2, #ARGV, 2 do
   local lock = p .. ARGV[at] .. ":lock"
-  if call("GET", lock) == ARGV[at + 1] then
-    call("PEXPIRE", lock, ARGV[1])
+  local held = call("GET", lock)
+  local lapsed = not held and call("HGET", p .. ARGV[at], "x-token") == ARGV[at + 1]
+  if held == ARGV[at + 1] or (lapsed and call("LPOS", p .. "active", ARGV[at])) then
+    call("SET", lock, ARGV[at + 1], "PX", ARGV[1])
     call("SREM", p .. "stalled", ARGV[at])
   else
     void[#void + 1] = (at - 2) / 2

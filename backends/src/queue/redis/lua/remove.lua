@@ -13,7 +13,7 @@ end
 if call("EXISTS", p .. id .. ":lock") == 1 or call("LPOS", p .. "active", id) then
   return "active"
 end
-for _, set in ipairs({ "completed", "failed", "delayed", "prioritized" }) do
+for _, set in ipairs({ "completed", "failed", "delayed", "prioritized", "waiting-children" }) do
   call("ZREM", p .. set, id)
 end
 call("LREM", p .. "wait", 0, id)

@@ -14,6 +14,7 @@ local count = 0
 local function rescue(id)
   local key = p .. id
   call("SREM", p .. "stalled", id)
+  call("HDEL", key, "x-token")
   emit(p, "stalled", "jobId", id)
   if call("HINCRBY", key, "stc", 1) > tonumber(ARGV[2]) then
     call("HINCRBY", key, "atm", 1)

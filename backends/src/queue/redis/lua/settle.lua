@@ -11,20 +11,23 @@
   ARGV[6…] for each outcome: "completed", "failed", "fatal" or "released"; the job's id; its token; its value or reason,
            with a first letter "=" where there is one
 
-  An outcome whose lock is gone or another's is ignored.
+  An outcome whose lock is another's, or whose job was returned to the line, is ignored.
 
   Answers {jobs, more (0 or 1), when there may be something to take next or -1, the queue's defaults}; a job is {id, its hash}.
 ]]
 local p, now = KEYS[1], ARGV[1]
 local active = p .. "active"
 
--- Takes a job from the active ones, if the token is that of its lock.
+-- Takes a job from the active ones, if the token is that of its lock, or was and nobody has looked for it since: while the
+-- server was away the lock may have ended under a worker that has done its job.
 local function leave(id, token)
   local lock = p .. id .. ":lock"
-  if call("GET", lock) ~= token or call("LREM", active, -1, id) == 0 then
+  local held = call("GET", lock) or call("HGET", p .. id, "x-token")
+  if held ~= token or call("LREM", active, -1, id) == 0 then
     return false
   end
   call("DEL", lock)
+  call("HDEL", p .. id, "x-token")
   call("SREM", p .. "stalled", id)
   return true
 end
@@ -150,7 +153,7 @@ local function begin(id)
     return nil
   end
   call("SET", key .. ":lock", ARGV[3], "PX", ARGV[4])
-  call("HSET", key, "processedOn", now)
+  call("HSET", key, "processedOn", now, "x-token", ARGV[3])
   call("HINCRBY", key, "ats", 1)
   emit(p, "active", "jobId", id, "prev", "waiting")
   return call("HGETALL", key)
