@@ -373,18 +373,22 @@ impl Broker {
 
     /// Changes whenever `queue` may have something to take.
     pub(super) fn watch(&self, queue: &str) -> watch::Receiver<()> {
+        let signal = {
+            let mut signals = self.signals.lock().expect("no holder of this lock panics");
+            signals
+                .entry(queue.to_owned())
+                .or_insert_with(|| watch::Sender::new(()))
+                .subscribe()
+        };
+        // Only now, so that no news can come before somebody hears it.
         self.watched.send_if_modified(|queues| {
-            let new = !queues.iter().any(|known| known == queue);
-            if new {
+            let is_new = !queues.iter().any(|known| known == queue);
+            if is_new {
                 queues.push(queue.to_owned());
             }
-            new
+            is_new
         });
-        let mut signals = self.signals.lock().expect("no holder of this lock panics");
-        signals
-            .entry(queue.to_owned())
-            .or_insert_with(|| watch::Sender::new(()))
-            .subscribe()
+        signal
     }
 
     pub(super) fn background(&self) -> &Handle {
