@@ -6,8 +6,8 @@
 //! machine fails sets `appendonly yes` and `appendfsync always`.
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo, RedisError,
-    RedisResult, ScriptInvocation, aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, FromRedisValue, IntoConnectionInfo,
+    RedisError, RedisResult, ScriptInvocation, TlsCertificates, aio::MultiplexedConnection,
 };
 use std::{
     fmt,
@@ -20,6 +20,15 @@ use tokio::sync::Mutex;
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// How long a server may take to answer what does not block.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// Certificates of a connection by TLS, in PEM.
+#[derive(Default)]
+pub struct Tls {
+    /// Those that the server is trusted by; none is the system's.
+    pub trusted: Option<Vec<u8>>,
+    /// What is shown to the server: a certificate and its key.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
 
 /// A server. Commands of all tasks share one connection.
 pub struct Redis {
@@ -36,13 +45,32 @@ struct Shared {
 }
 
 impl Redis {
-    /// A server by its URL, `redis://[user:password@]host[:port][/database]`. Connects when it is first asked.
+    /// A server by its URL, `redis://[user:password@]host[:port][/database]`, or `rediss://` for TLS with the system's
+    /// certificates. Connects when it is first asked.
     pub fn new(url: impl IntoConnectionInfo) -> RedisResult<Self> {
-        Ok(Self {
-            client: Client::open(url)?,
+        Ok(Self::on(Client::open(url)?))
+    }
+
+    /// A server by its `rediss://` URL, trusted by and shown other certificates.
+    pub fn with_tls(url: impl IntoConnectionInfo, tls: Tls) -> RedisResult<Self> {
+        let certificates = TlsCertificates {
+            client_tls: tls
+                .identity
+                .map(|(client_cert, client_key)| ClientTlsConfig {
+                    client_cert,
+                    client_key,
+                }),
+            root_cert: tls.trusted,
+        };
+        Ok(Self::on(Client::build_with_tls(url, certificates)?))
+    }
+
+    fn on(client: Client) -> Self {
+        Self {
+            client,
             shared: Mutex::default(),
             closed: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Runs a script. Asked again once where the connection was lost, so the script must bear to run twice.
@@ -163,5 +191,59 @@ impl fmt::Debug for Redis {
                 &self.client.get_connection_info().addr().to_string(),
             )
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::RedisServer;
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+    /// An authority's certificate, and a certificate and key that it signed, in PEM.
+    fn certificates() -> [String; 3] {
+        let mut params = CertificateParams::new([]).unwrap();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let leaf = params.signed_by(&key, &authority).unwrap();
+        [authority.pem(), leaf.pem(), key.serialize_pem()]
+    }
+
+    #[tokio::test]
+    async fn tls_trusts_what_it_is_told_to_and_shows_who_it_is() {
+        let pem = certificates();
+        let server = RedisServer::start_with_tls(&pem);
+        let [trusted, certificate, key] = pem.map(String::into_bytes);
+        let tls = |trusted: &[u8], identity| Tls {
+            trusted: Some(trusted.to_vec()),
+            identity,
+        };
+        let ping = async |tls| {
+            let redis = Redis::with_tls(server.tls_url(), tls).unwrap();
+            redis.query::<String>(&redis::cmd("PING")).await
+        };
+        let identity = Some((certificate, key));
+        assert_eq!(ping(tls(&trusted, identity.clone())).await.unwrap(), "PONG");
+        assert!(
+            ping(tls(&trusted, None)).await.is_err(),
+            "the server asks for a certificate"
+        );
+        let [stranger, ..] = certificates();
+        assert!(ping(tls(stranger.as_bytes(), identity)).await.is_err());
+    }
+
+    #[test]
+    fn a_password_is_not_printed() {
+        let redis = Redis::new("redis://user:secret@localhost:6379/0").unwrap();
+        let shown = format!("{redis:?}");
+        assert!(
+            shown.contains("localhost") && !shown.contains("secret"),
+            "{shown}"
+        );
     }
 }

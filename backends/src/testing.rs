@@ -18,6 +18,8 @@ const START_MAX: Duration = Duration::from_secs(20);
 pub struct RedisServer {
     child: Option<Child>,
     port: u16,
+    /// Where it listens for TLS, if it does.
+    tls_port: Option<u16>,
     folder: PathBuf,
 }
 
@@ -28,23 +30,58 @@ impl RedisServer {
     ///
     /// If it cannot be started; the message says what to install.
     pub fn start() -> Self {
+        let mut server = Self::prepared();
+        server.restart();
+        server
+    }
+
+    /// Starts a server that also speaks TLS to those who show a certificate of the same authority.
+    ///
+    /// # Panics
+    ///
+    /// As [`RedisServer::start`].
+    pub fn start_with_tls([authority, certificate, key]: &[String; 3]) -> Self {
+        let mut server = Self::prepared();
+        let files = [
+            ("ca.pem", authority),
+            ("cert.pem", certificate),
+            ("key.pem", key),
+        ];
+        for (name, pem) in files {
+            std::fs::write(server.folder.join(name), pem).expect("the folder is ours");
+        }
+        server.tls_port = Some(free_port());
+        server.restart();
+        server
+    }
+
+    fn prepared() -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Relaxed);
         let name = format!("exprsn-redis-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).expect("a folder for the server's files");
-        let mut server = Self {
+        Self {
             child: None,
             port: free_port(),
+            tls_port: None,
             folder,
-        };
-        server.restart();
-        server
+        }
     }
 
     /// Where it listens.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Where it listens for TLS.
+    ///
+    /// # Panics
+    ///
+    /// If it was started without.
+    pub fn tls_url(&self) -> String {
+        let port = self.tls_port.expect("started with TLS");
+        format!("rediss://localhost:{port}")
     }
 
     /// The port on which it listens.
@@ -63,7 +100,7 @@ impl RedisServer {
     /// Starts it again, on its files and port.
     pub fn restart(&mut self) {
         self.kill();
-        let mut child = spawn(&self.folder, self.port);
+        let mut child = spawn(&self.folder, self.port, self.tls_port);
         let deadline = Instant::now() + START_MAX;
         while !answers(self.port) {
             if let Ok(Some(status)) = child.try_wait() {
@@ -79,8 +116,21 @@ impl RedisServer {
     }
 }
 
-fn spawn(folder: &Path, port: u16) -> Child {
-    Command::new("redis-server")
+fn spawn(folder: &Path, port: u16, tls_port: Option<u16>) -> Child {
+    let mut command = Command::new("redis-server");
+    if let Some(port) = tls_port {
+        command.args(["--tls-port", &port.to_string()]);
+        for (option, file) in [
+            ("ca-cert", "ca.pem"),
+            ("cert", "cert.pem"),
+            ("key", "key.pem"),
+        ] {
+            command
+                .arg(format!("--tls-{option}-file"))
+                .arg(folder.join(file));
+        }
+    }
+    command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""])
         .arg("--dir")

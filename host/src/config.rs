@@ -4,7 +4,7 @@
 //! line at fault.
 
 use crate::{approval::Approvals, capability::Configs, name::ServiceName};
-use exprsn_backends::redis::Redis;
+use exprsn_backends::redis::{Redis, Tls};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 use wasmtime::{Result, error::Context as _, format_err};
@@ -37,6 +37,12 @@ pub struct Backends {
 pub struct RedisServer {
     /// `redis://[user:password@]host[:port][/database]`, or `$NAME`: what the environment's variable of that name holds.
     pub url: String,
+    /// A PEM file of certificates that a server of `rediss://` is trusted by; empty is the system's.
+    pub ca_file: String,
+    /// A PEM file of the certificate shown to the server; empty is none.
+    pub certificate_file: String,
+    /// A PEM file of its key.
+    pub key_file: String,
 }
 
 impl RedisServer {
@@ -54,11 +60,39 @@ impl RedisServer {
             })?,
             None => self.url.clone(),
         };
-        Redis::new(url.as_str()).map_err(|error| {
+        let opened = match self.tls()? {
+            Some(tls) => Redis::with_tls(url.as_str(), tls),
+            None => Redis::new(url.as_str()),
+        };
+        opened.map_err(|error| {
             format_err!(
                 "[backends.redis] url must be like redis://user:password@host:6379/0: {error}"
             )
         })
+    }
+
+    /// The certificates, where any are named.
+    fn tls(&self) -> Result<Option<Tls>> {
+        let named = [&self.ca_file, &self.certificate_file, &self.key_file];
+        if named.iter().all(|file| file.is_empty()) {
+            return Ok(None);
+        }
+        let read = |key: &str, file: &str| {
+            std::fs::read(file)
+                .map_err(|error| format_err!("[backends.redis] {key} `{file}`: {error}"))
+        };
+        let trusted = match self.ca_file.as_str() {
+            "" => None,
+            file => Some(read("ca_file", file)?),
+        };
+        let identity = match (self.certificate_file.as_str(), self.key_file.as_str()) {
+            ("", "") => None,
+            (certificate, key) => Some((
+                read("certificate_file", certificate)?,
+                read("key_file", key)?,
+            )),
+        };
+        Ok(Some(Tls { trusted, identity }))
     }
 }
 
@@ -406,6 +440,7 @@ mod tests {
         let error = |url: &str| {
             let server = RedisServer {
                 url: url.to_owned(),
+                ..RedisServer::default()
             };
             let opened = server.open("capability.queue");
             opened
