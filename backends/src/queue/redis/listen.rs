@@ -15,8 +15,8 @@ use std::{collections::HashMap, time::Duration};
 
 /// How long one command waits. Then every queue is looked at, in case something was not announced.
 const WAIT: Duration = Duration::from_secs(5);
-/// Events read of one stream at a time.
-const READ_MAX: usize = 1_000;
+/// Events read of one stream at a time. Those of completed jobs hold what the workers answered.
+const READ_MAX: usize = 100;
 /// Events after which there may be something to take, or another delayed job is the next.
 const NEWS: [&[u8]; 4] = [b"waiting", b"delayed", b"resumed", b"stalled"];
 
@@ -53,14 +53,15 @@ impl Listener {
         connection: &mut MultiplexedConnection,
         queues: &[String],
     ) -> RedisResult<Vec<String>> {
-        let mut fresh = Vec::new();
+        let mut found = Vec::new();
         for queue in queues {
             if !self.last.contains_key(queue) {
-                let last = last_event(connection, queue).await?;
-                self.last.insert(queue.clone(), last);
-                fresh.push(queue.clone());
+                found.push((queue.clone(), last_event(connection, queue).await?));
             }
         }
+        // All at once: broken off before, none of them would be news to anybody.
+        let mut fresh: Vec<String> = found.iter().map(|(queue, _)| queue.clone()).collect();
+        self.last.extend(found);
         while fresh.is_empty() {
             let Some(read) = self.read(connection, queues).await? else {
                 return Ok(queues.to_vec());

@@ -327,3 +327,92 @@ async fn remembered_ids_are_bounded_by_number_and_age() {
         "a page of 199"
     );
 }
+
+/// Does jobs as a host does, through every failure, until told to stop; answers how many outcomes it reported.
+async fn work(backend: RedisBackend, stop: tokio::sync::watch::Receiver<bool>) -> usize {
+    let (mut outcomes, mut reported) = (Arc::default(), 0);
+    while !*stop.borrow() {
+        let take = Take {
+            count: 5,
+            lease: rand::random(),
+            lease_ms: 400,
+        };
+        let settled = backend.settle(
+            "q",
+            Arc::clone(&outcomes),
+            Some(take),
+            crate::clock::now_ms(),
+        );
+        let Ok(taken) = settled.await else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        reported += outcomes.len();
+        let done = taken.jobs.iter().map(|job| (job.claim.clone(), done()));
+        outcomes = Arc::new(done.collect());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        // Nobody's fault is worse than the server's: a failure here is tried again with the next round.
+        let _ = backend.rescue(100, crate::clock::now_ms()).await;
+    }
+    reported
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_acknowledged_job_is_done_although_the_server_is_killed_again_and_again() {
+    const JOBS: usize = 300;
+    let mut server = RedisServer::start();
+    let (told, stop) = tokio::sync::watch::channel(false);
+    let producer = host(&server);
+    let mut settings = Settings {
+        keep_completed: 10_000,
+        ..Settings::default()
+    };
+    settings.attempts = 1;
+    producer.declare("q", settings).await.unwrap();
+    let workers: Vec<_> = (0..3)
+        .map(|_| tokio::spawn(work(host(&server), stop.clone())))
+        .collect();
+    let adding = tokio::spawn({
+        let producer = producer.clone();
+        async move {
+            for number in 0..JOBS {
+                let job = vec![new(&number.to_string())];
+                while producer
+                    .add_many("q", job.clone(), 1_000, crate::clock::now_ms())
+                    .await
+                    .is_err()
+                {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        }
+    });
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        server = tokio::task::spawn_blocking(move || {
+            server.kill();
+            std::thread::sleep(Duration::from_millis(600));
+            server.restart();
+            server
+        })
+        .await
+        .unwrap();
+    }
+    adding.await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let counts = producer.counts("q").await.unwrap();
+        assert_eq!(counts.failed, 0);
+        if counts.completed == JOBS as u64 && counts.active == 0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{counts:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    told.send(true).unwrap();
+    let mut reported = 0;
+    for worker in workers {
+        reported += worker.await.unwrap();
+    }
+    assert!(reported >= JOBS);
+}
