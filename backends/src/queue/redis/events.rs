@@ -11,7 +11,7 @@ use redis::streams::{StreamId, StreamRangeReply};
 use serde_json::{Value, json};
 
 /// Events read at a time by a listing.
-const PAGE: usize = 200;
+const PAGE: usize = 50;
 
 impl RedisBackend {
     pub(super) async fn deliver_now(

@@ -82,6 +82,18 @@ local function enqueue(p, id, priority)
   mark(p)
 end
 
+-- Puts a job that has left the active ones back to the front of the line, or to its old place among the prioritized.
+local function put_back(p, id)
+  local score = call("HGET", p .. id, "x-score")
+  if score then
+    call("ZADD", p .. "prioritized", score, id)
+  else
+    push(p, "RPUSH", id)
+  end
+  mark(p)
+  emit(p, "waiting", "jobId", id, "prev", "active")
+end
+
 -- Puts a job among the delayed ones, after those of the same millisecond.
 local function delay(p, id, due)
   local low, high = due * SCORES_PER_MS, (due + 1) * SCORES_PER_MS - 1
