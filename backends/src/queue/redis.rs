@@ -31,7 +31,7 @@ use super::{
 use crate::{events::Event, name::ServiceName, redis::Redis};
 use events::subscriptions_of;
 use futures::future::{BoxFuture, FutureExt as _};
-use job::{Fields, backoff_fields, describe, prefix, queue_of, settings};
+use job::{Fields, backoff_fields, describe, kept_id, prefix, queue_of, settings};
 use listen::Listener;
 use redis::RedisError;
 use serde_json::{Value, json};
@@ -169,11 +169,11 @@ impl Backend for RedisBackend {
         async move {
             let mut call = script::GET.key(prefix(&queue));
             let (name, fields, defaults): (String, Fields, Fields) =
-                self.redis.invoke(call.arg(&id)).await?;
+                self.redis.invoke(call.arg(kept_id(&id))).await?;
             let state = state(&name).ok_or(Error::NotFound)?;
             Ok(job::job(
                 &queue,
-                id,
+                kept_id(&id),
                 &fields,
                 state,
                 &settings(&defaults),
@@ -250,7 +250,7 @@ impl Backend for RedisBackend {
         let (queue, id) = (queue.to_owned(), id.to_owned());
         async move {
             let mut call = script::REMOVE.key(prefix(&queue));
-            let answer: String = self.redis.invoke(call.arg(&id)).await?;
+            let answer: String = self.redis.invoke(call.arg(kept_id(&id))).await?;
             match answer.as_str() {
                 "removed" => Ok(()),
                 "active" => Err(Error::Invalid(format!(
@@ -266,7 +266,7 @@ impl Backend for RedisBackend {
         let (queue, id) = (queue.to_owned(), id.to_owned());
         async move {
             let mut call = script::RETRY.key(prefix(&queue));
-            let answer: String = self.redis.invoke(call.arg(&id)).await?;
+            let answer: String = self.redis.invoke(call.arg(kept_id(&id))).await?;
             match answer.as_str() {
                 "retried" => Ok(()),
                 "other" => Err(Error::Invalid(format!(

@@ -152,7 +152,11 @@ local function add(p, job, data, now)
     emit(p, "duplicated", "jobId", job.id)
     return false
   end
-  call("INCR", p .. "id")
+  -- BullMQ numbers jobs that bring no id by this counter, so it must be past any number that is an id.
+  local number = string.match(job.id, "^%d+$") and tonumber(job.id) or 0
+  if call("INCR", p .. "id") < number and number < 2 ^ 53 then
+    call("SET", p .. "id", string.format("%.0f", number))
+  end
   call("HSET", key, "name", job.name, "data", data, "opts", with_defaults(p, job.opts), "timestamp", now, "delay",
     job.delay, "priority", job.priority, unpack(job.own))
   emit(p, "added", "jobId", job.id, "name", job.name)
