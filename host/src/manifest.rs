@@ -4,6 +4,8 @@ use crate::{capability::Grants, invocation::Permission, name::ServiceName};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
+pub use exprsn_backends::queue::Backoff;
+
 /// The custom section that holds `component.toml`.
 pub const MANIFEST_SECTION: &str = "exprsn:manifest";
 /// The custom section that holds the migrations, as JSON: `{"files":[{"name":…,"sql":…}]}`.
@@ -115,22 +117,6 @@ pub struct Queue {
     /// Failed jobs (dead letters) kept.
     #[serde(default = "defaults::keep_failed")]
     pub keep_failed: u64,
-}
-
-/// The wait between attempts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Backoff {
-    /// Always the same wait.
-    Fixed { delay_ms: u64 },
-    /// `delay_ms * 2^(attempt - 1)`.
-    Exponential { delay_ms: u64 },
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self::Exponential { delay_ms: 1_000 }
-    }
 }
 
 /// Events that this service takes.

@@ -4,16 +4,13 @@
 //! on disk; what was not finished leaves nothing to be seen.
 
 mod asked;
-pub mod backend;
 mod caller;
-#[cfg(test)]
-mod conformance;
 pub(crate) mod convert;
-mod directory;
 mod host;
-pub mod name;
 mod stream;
 mod twin;
+
+pub use exprsn_backends::blob::{backend, name};
 
 use super::{Boot, Borrower, Capability};
 use crate::{
@@ -22,7 +19,7 @@ use crate::{
 };
 use backend::{Backend, Quota};
 use cap_std::{ambient_authority, fs::Dir};
-use directory::Directory;
+use exprsn_backends::blob::directory::Directory;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,

@@ -1,11 +1,8 @@
-//! The `cache` capability: short-lived values shared by all instances of one service, in memory.
+//! The `cache` capability: short-lived values shared by all instances of one service, in memory or in Redis.
 //!
-//! **Invariant:** a service reaches its own values only, and no service can use more than `bytes_max` of memory.
+//! **Invariant:** a service reaches its own values only, and no service can use more than `bytes_max` of this host's memory.
 
-pub mod bucket;
 mod host;
-mod memory;
 mod twin;
 
-pub use host::{Cache, Config, Grant, Lent};
-pub use memory::{Error, Memory};
+pub use host::{Cache, Config, Grant, Kind, Lent};

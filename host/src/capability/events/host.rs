@@ -195,7 +195,9 @@ fn told(error: queue::Error) -> types::Error {
     match error {
         queue::Error::Invalid(text) => types::Error::Invalid(text),
         queue::Error::LimitExceeded(text) => types::Error::LimitExceeded(text),
-        error @ (queue::Error::NotFound | queue::Error::Database(_)) => {
+        error @ (queue::Error::NotFound
+        | queue::Error::Database(_)
+        | queue::Error::Unavailable(_)) => {
             tracing::error!(error = chain(&error.into()), "the broker failed");
             types::Error::Unavailable("events cannot be published now".to_owned())
         }

@@ -4,10 +4,9 @@
 //!
 //! **Invariant:** an event's id is fanned out once for its source, however often it is published.
 
-mod event;
 mod host;
 pub mod live;
 mod twin;
 
-pub use event::{EVENT_ID_BYTES_MAX, Event, SUBJECT_BYTES_MAX, TOPIC_BYTES_MAX, delivery_queue};
+pub use exprsn_backends::events::{EVENT_ID_BYTES_MAX, Event, SUBJECT_BYTES_MAX, TOPIC_BYTES_MAX, delivery_queue};
 pub use host::{Config, Events, Grant, Lent};

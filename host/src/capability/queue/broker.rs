@@ -5,13 +5,14 @@ use super::{
     check::{check_event, check_job, check_queue_name},
     dispatch::{Consumer, JobHandler, QueueSpec},
     job::{ATTEMPTS_MAX, Claim, Counts, EVENTS_PREFIX, Job, NewJob, Outcome, State},
-    limits::Config,
+    limits::{Config, Kind},
+    redis::RedisBackend,
     schedule,
     sqlite::SqliteBackend,
-    upkeep,
+    upkeep, wake,
 };
 use crate::{
-    capability::events::Event, clock::now_ms, manifest, name::ServiceName, telemetry::Metrics,
+    capability::events::Event, clock::now_ms, config::RedisServer, manifest, name::ServiceName, telemetry::Metrics,
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -37,6 +38,8 @@ pub struct Broker {
     background: Handle,
     /// Told when a queue may have something to take.
     signals: Mutex<HashMap<String, watch::Sender<()>>>,
+    /// The queues that have been asked after, for whoever passes on what other hosts add.
+    watched: watch::Sender<Vec<String>>,
     /// Which service worked last on a queue here.
     workers: Mutex<BTreeMap<String, ServiceName>>,
     /// Queues that were seen to hold `pending_max`.
@@ -68,6 +71,23 @@ impl Broker {
         Ok(Self::new(Arc::new(backend), background, config))
     }
 
+    /// A broker before the backend that `config` names.
+    pub fn connect(
+        data: &Path,
+        background: &Handle,
+        config: &Config,
+        redis: &RedisServer,
+    ) -> wasmtime::Result<Arc<Self>> {
+        match config.backend {
+            Kind::Sqlite => Self::open(data, background, config),
+            Kind::Redis => {
+                let redis = Arc::new(redis.open("capability.queue")?);
+                let backend = RedisBackend::new(redis, config);
+                Ok(Self::new(Arc::new(backend), background, config))
+            }
+        }
+    }
+
     /// A broker before `backend`.
     pub fn new(backend: Arc<dyn Backend>, background: &Handle, config: &Config) -> Arc<Self> {
         let broker = Arc::new(Self {
@@ -75,11 +95,17 @@ impl Broker {
             config: config.clone(),
             background: background.clone(),
             signals: Mutex::default(),
+            watched: watch::Sender::default(),
             workers: Mutex::default(),
             full: Mutex::default(),
             missed: Family::default(),
         });
         background.spawn(upkeep::run(Arc::downgrade(&broker)));
+        background.spawn(wake::run(
+            Arc::downgrade(&broker),
+            broker.backend.clone(),
+            broker.watched.subscribe(),
+        ));
         broker
     }
 
@@ -331,7 +357,7 @@ impl Broker {
 
     pub(super) async fn extend(&self, claims: Vec<Claim>, lease_ms: u64) -> Result<Vec<Claim>> {
         self.backend
-            .extend(claims, now_ms().saturating_add_unsigned(lease_ms))
+            .extend(claims, lease_ms, now_ms())
             .await
     }
 
@@ -347,11 +373,22 @@ impl Broker {
 
     /// Changes whenever `queue` may have something to take.
     pub(super) fn watch(&self, queue: &str) -> watch::Receiver<()> {
-        let mut signals = self.signals.lock().expect("no holder of this lock panics");
-        signals
-            .entry(queue.to_owned())
-            .or_insert_with(|| watch::Sender::new(()))
-            .subscribe()
+        let signal = {
+            let mut signals = self.signals.lock().expect("no holder of this lock panics");
+            signals
+                .entry(queue.to_owned())
+                .or_insert_with(|| watch::Sender::new(()))
+                .subscribe()
+        };
+        // Only now, so that no news can come before somebody hears it.
+        self.watched.send_if_modified(|queues| {
+            let is_new = !queues.iter().any(|known| known == queue);
+            if is_new {
+                queues.push(queue.to_owned());
+            }
+            is_new
+        });
+        signal
     }
 
     pub(super) fn background(&self) -> &Handle {

@@ -165,7 +165,7 @@ fn told(error: Error) -> types::Error {
         Error::NotFound => types::Error::NotFound,
         Error::Invalid(text) => types::Error::Invalid(text),
         Error::LimitExceeded(text) => types::Error::LimitExceeded(text),
-        Error::Database(_) => {
+        Error::Database(_) | Error::Unavailable(_) => {
             tracing::error!(error = chain(&error.into()), "the broker failed");
             types::Error::Unavailable("queues cannot be reached now".to_owned())
         }

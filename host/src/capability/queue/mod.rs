@@ -1,23 +1,21 @@
 //! The `queue` capability: durable job queues in Bull's model, and the broker that events share with them.
 //!
-//! The broker (`broker.rs`) keeps jobs and events in a backend (`backend.rs`, `sqlite.rs`); a consumer (`dispatch.rs`)
+//! The broker (`broker.rs`) keeps jobs and events in a backend (`exprsn_backends::queue`); a consumer (`dispatch.rs`)
 //! hands jobs to a service; `relay.rs` takes what transactions announce; `host.rs` is what guests see.
 //!
 //! **Invariant:** what was acknowledged is durable, and an id is added to a queue once.
 //! **Invariant:** a job is leased to one attempt at a time; a worker that dies leaves a lease that expires.
 
-mod backend;
 mod broker;
-pub(crate) mod check;
 mod dispatch;
 mod host;
-mod job;
-mod limits;
 mod relay;
-mod schedule;
-mod sqlite;
 mod twin;
 mod upkeep;
+mod wake;
+
+pub(crate) use exprsn_backends::queue::check;
+use exprsn_backends::queue::{backend, job, limits, redis, schedule, sqlite};
 
 pub use backend::{Backend, Error, Message, NextDue, Recurrence, Subscription, Take, Taken};
 pub use broker::{BROKER_FILE, Broker, LIST_MAX, QueueOverview};
@@ -31,3 +29,26 @@ pub use job::{
 pub use limits::Config;
 pub use schedule::{check as check_cron, next_due};
 pub use sqlite::SqliteBackend;
+
+#[cfg(test)]
+mod tests {
+    use crate::capability::{cache, events, queue};
+
+    #[test]
+    fn platform_toml_documents_every_limit_with_its_default() {
+        let text = include_str!("../../../../platform.toml");
+        let tables = [
+            toml::Table::try_from(queue::Config::default()).unwrap(),
+            toml::Table::try_from(events::Config::default()).unwrap(),
+            toml::Table::try_from(cache::Config::default()).unwrap(),
+        ];
+        for (key, value) in tables.iter().flatten() {
+            let line = format!("\n# {key} = {value} ");
+            assert!(
+                text.contains(&line),
+                "add `{}` to platform.toml",
+                line.trim()
+            );
+        }
+    }
+}

@@ -98,7 +98,7 @@ fn new_id() -> String {
 fn refused(error: queue::Error) -> Error {
     match error {
         queue::Error::LimitExceeded(text) => Error::LimitExceeded(text),
-        queue::Error::Database(_) => {
+        queue::Error::Database(_) | queue::Error::Unavailable(_) => {
             tracing::error!(error = crate::telemetry::chain(&error.into()), "the broker failed");
             Error::Unavailable("queues cannot be reached now".to_owned())
         }

@@ -202,7 +202,7 @@ impl Worker {
             && let Some(job) = self.ahead.pop_front()
         {
             debug_assert_eq!(job.state, State::Active, "only leased jobs are handed out");
-            let claim = job.claim;
+            let claim = job.claim.clone();
             let value_bytes_max = self.broker.config().data_bytes_max;
             let work = perform(
                 self.handler.clone(),
@@ -263,9 +263,9 @@ impl Worker {
 
     /// Renews the leases; work whose lease is lost is broken off, because somebody else has the job.
     async fn renew(&mut self) {
-        let running = self.active.values().map(|(claim, _)| *claim);
+        let running = self.active.values().map(|(claim, _)| claim.clone());
         let claims = running
-            .chain(self.ahead.iter().map(|job| job.claim))
+            .chain(self.ahead.iter().map(|job| job.claim.clone()))
             .collect();
         match self.broker.extend(claims, self.spec.lease_ms).await {
             Ok(void) if void.is_empty() => {}
