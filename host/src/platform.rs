@@ -7,7 +7,7 @@ mod swap;
 mod watch;
 
 use crate::{
-    ca::Authority,
+    ca::{self, Authority},
     capability::{Boot, Capabilities, queue},
     clock,
     component::ComponentFile,
@@ -235,11 +235,7 @@ impl Platform {
         let files = load::read_all(&config, &options.components).await?;
         let configured = paths(&files);
         let configs = std::mem::take(&mut config.capability);
-        let authority =
-            Authority::open_with(&options.data, &config.platform.trust_domain, &configs.ca)?;
-        authority.answer_with(&config.service);
-        authority.write_operator_token(clock::now_s())?;
-        let tls = Tls::open(&config.tls, &authority, config.platform.listen)?;
+        let (authority, tls) = certified(&config, options, &configs.ca)?;
         let library = authority.library().clone();
         let deployments = Deployments::open(&options.data)?;
         let memory = restore::Memory {
@@ -247,8 +243,10 @@ impl Platform {
             library: &library,
             authority: &authority,
         };
-        let planned = memory.plan(files, options.services.is_none()).await?;
-        let planned = placed(&config, planned)?;
+        let planned = placed(
+            &config,
+            memory.plan(files, options.services.is_none()).await?,
+        )?;
         let registry = Arc::new(Registry::default());
         let broker = queue::Broker::connect(
             &options.data,
@@ -296,11 +294,16 @@ impl Platform {
             tokio::spawn(tls.keep());
         }
         platform.start_all(planned).await?;
-        let keeping = platform.clone();
+        platform.keep_files();
+        Ok(platform)
+    }
+
+    /// Puts the configured files into the library, beside what is served.
+    fn keep_files(self: &Arc<Self>) {
+        let keeping = self.clone();
         tokio::task::spawn_blocking(move || {
             restore::keep(keeping.loader.library(), &keeping.configured);
         });
-        Ok(platform)
     }
 
     async fn start_all(self: &Arc<Self>, planned: Vec<(Planned, SocketAddr)>) -> Result<()> {
@@ -415,6 +418,19 @@ impl Platform {
         self.loader.close().await;
         self.broker.close().await;
     }
+}
+
+/// The certificate authority with the operator's answers, and what listeners show.
+fn certified(
+    config: &Config,
+    options: &Options,
+    settings: &ca::Options,
+) -> Result<(Arc<Authority>, Option<Arc<Tls>>)> {
+    let authority = Authority::open_with(&options.data, &config.platform.trust_domain, settings)?;
+    authority.answer_with(&config.service);
+    authority.write_operator_token(clock::now_s())?;
+    let tls = Tls::open(&config.tls, &authority, config.platform.listen)?;
+    Ok((authority, tls))
 }
 
 /// Where each configured component lies, and its digest.
