@@ -1,111 +1,203 @@
-//! The capability's contracts, without a guest.
+//! What every backend must do: one suite over the traits, run on each engine.
 
-mod access;
 mod migrations;
 mod relay;
 mod statements;
 mod transactions;
 
 use super::{
-    Config, Limits,
-    guard::Rights,
-    sqlite::{self, Call, ServiceDatabase},
-    types::{Error, RowSet, Statement, Value},
+    Call, Database, Error, Limits, Result, Rights,
+    migrate::Engine,
+    outbox::Content,
+    sqlite,
+    value::{RowSet, Statement, Value},
 };
-use crate::name::ServiceName;
+use crate::{name::ServiceName, testing::postgres::Cluster, trace::TraceContext};
 use std::{
+    any::Any,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tempfile::TempDir;
-use tokio::sync::Notify;
 
 const LONG: Duration = Duration::from_secs(60);
 
-struct Bench {
-    folder: TempDir,
-    database: Arc<ServiceDatabase>,
-    relay: Arc<Notify>,
+/// Runs each function on each engine, as a test of its own.
+macro_rules! on_both {
+    ($($module:ident: $($name:ident),+ $(,)?;)+) => {
+        mod on_sqlite {
+            $($(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    super::$module::$name(super::Engine::Sqlite).await;
+                }
+            )+)+
+        }
+
+        mod on_postgres {
+            $($(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    super::$module::$name(super::Engine::Postgres).await;
+                }
+            )+)+
+        }
+    };
 }
 
-fn service() -> ServiceName {
-    ServiceName::parse("exprsn-notes").unwrap()
+on_both! {
+    statements:
+        values_keep_their_type_through_a_column,
+        parameters_are_bound_by_number,
+        queries_write_where_they_must_and_count_changes,
+        a_batch_is_one_transaction,
+        constraints_are_told_apart,
+        results_and_values_have_limits,
+        a_runaway_statement_is_interrupted_and_harms_nobody_else,
+        streams_give_all_rows_and_tell_how_they_ended,
+        a_stream_that_nobody_reads_ends,
+        only_so_many_streams_are_read_at_once,
+        the_schema_changes_only_with_the_grant,
+        the_hosts_tables_do_not_exist_for_guests,
+        host_faults_are_told_without_their_text;
+    transactions:
+        commits_make_it_so_and_rollbacks_do_not,
+        guests_cannot_end_a_transaction_by_words,
+        one_that_idles_is_rolled_back,
+        one_that_is_interrupted_is_lost_as_a_whole,
+        only_so_many_wait,
+        announcements_are_rows_of_the_transaction;
+    relay:
+        what_an_earlier_process_left_is_delivered_at_start_with_all_it_says,
+        many_are_delivered_in_order_through_failures_and_lost_answers,
+        a_relay_that_ends_anywhere_leaves_the_rest_to_the_next,
+        lag_tells_how_much_waits_and_how_long,
+        a_commit_wakes_the_relay;
+    migrations:
+        each_is_applied_once_and_in_order,
+        a_different_past_is_refused_by_name,
+        one_that_fails_leaves_nothing_and_names_itself,
+        those_of_every_service_apply_to_an_empty_database;
 }
 
-fn text(text: &str) -> Value {
+/// An empty database of a service that no other test uses.
+pub(super) struct Bench {
+    pub service: ServiceName,
+    pub database: Arc<dyn Database>,
+    /// What lives as long as the database.
+    _holds: Box<dyn Any + Send + Sync>,
+}
+
+pub(super) fn text(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
 
-fn statement(text: &str, parameters: &[Value]) -> Statement {
+pub(super) fn statement(text: &str, parameters: &[Value]) -> Statement {
     Statement {
         text: text.to_owned(),
         parameters: parameters.to_vec(),
     }
 }
 
-fn call(rights: Rights) -> Call {
+pub(super) fn call(rights: Rights) -> Call {
     Call {
         rights,
         deadline: Instant::now() + LONG,
     }
 }
 
+pub(super) fn unique_service() -> ServiceName {
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    ServiceName::parse(&format!("exprsn-t{}", &id[..12])).unwrap()
+}
+
 impl Bench {
-    async fn new() -> Self {
-        Self::with(Config::default()).await
+    pub async fn new(engine: Engine) -> Self {
+        Self::with(engine, Limits::default()).await
     }
 
-    /// A database with a table `t (k INTEGER PRIMARY KEY, v TEXT)`.
-    async fn with(config: Config) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let limits = Limits::from(&config);
-        let database = sqlite::open(&folder.path().join("notes.db"), &limits).unwrap();
-        let relay = Arc::new(Notify::new());
-        let database = Arc::new(ServiceDatabase::new(
-            service(),
-            database,
-            limits,
-            relay.clone(),
-        ));
-        let bench = Self {
-            folder,
-            database,
-            relay,
-        };
+    /// A database with a table `t (k INTEGER PRIMARY KEY, v TEXT)`, whose keys count by themselves.
+    pub async fn with(engine: Engine, limits: Limits) -> Self {
+        let bench = Self::empty(engine, limits).await;
         bench
-            .define("CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)")
+            .define(match engine {
+                Engine::Sqlite => "CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)",
+                Engine::Postgres => {
+                    "CREATE TABLE t (k BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, v TEXT)"
+                }
+            })
             .await;
         bench
     }
 
-    async fn define(&self, text: &str) {
-        self.database
-            .execute(call(Rights::Schema), statement(text, &[]))
-            .await
-            .unwrap();
+    pub async fn empty(engine: Engine, limits: Limits) -> Self {
+        let service = unique_service();
+        let (database, holds): (Arc<dyn Database>, Box<dyn Any + Send + Sync>) = match engine {
+            Engine::Sqlite => {
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("notes.db");
+                let database = sqlite::open(&path, &service, limits).unwrap();
+                (Arc::new(database), Box::new(folder))
+            }
+            Engine::Postgres => {
+                let server = Cluster::shared().server().await;
+                let database = server.open(&service, limits).await.unwrap();
+                (Arc::new(database), Box::new(()))
+            }
+        };
+        Self {
+            service,
+            database,
+            _holds: holds,
+        }
     }
 
-    async fn query(&self, text: &str, parameters: &[Value]) -> Result<RowSet, Error> {
+    pub async fn define(&self, text: &str) {
+        let defined = self.database.execute(call(Rights::Schema), statement(text, &[]));
+        defined.await.unwrap_or_else(|error| panic!("{text}: {error:?}"));
+    }
+
+    pub async fn query(&self, text: &str, parameters: &[Value]) -> Result<RowSet> {
         self.database
             .query(call(Rights::Rows), statement(text, parameters))
             .await
     }
 
-    async fn execute(&self, text: &str, parameters: &[Value]) -> Result<u64, Error> {
+    pub async fn execute(&self, text: &str, parameters: &[Value]) -> Result<u64> {
         self.database
             .execute(call(Rights::Rows), statement(text, parameters))
             .await
     }
 
-    async fn count(&self) -> i64 {
-        let rows = self
-            .query("SELECT count(*) FROM t", &[])
-            .await
-            .unwrap()
-            .rows;
+    pub async fn count(&self) -> i64 {
+        let rows = self.query("SELECT count(*) FROM t", &[]).await.unwrap().rows;
         match rows[0][0] {
             Value::Integer(count) => count,
             ref other => panic!("a count is an integer, not {other:?}"),
         }
     }
+
+    /// Rows in the outbox.
+    pub async fn waiting(&self) -> i64 {
+        self.database.outbox().claim().await.unwrap().waiting
+    }
+
+    pub async fn announce(&self, contents: Vec<Content>, trace: TraceContext) {
+        let call = call(Rights::Rows);
+        let transaction = self.database.begin(call).await.unwrap();
+        for content in contents {
+            transaction.announce(content, trace, 77).await.unwrap();
+        }
+        transaction.commit().await.unwrap();
+    }
+}
+
+/// Words that count without end.
+pub(super) const ENDLESS: &str =
+    "WITH RECURSIVE n (i) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM n)";
+
+/// Words that count to a number.
+pub(super) fn numbers(last: u32) -> String {
+    format!(
+        "WITH RECURSIVE n (i) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < {last}) "
+    )
 }

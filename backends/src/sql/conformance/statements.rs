@@ -1,58 +1,49 @@
-//! Statements: values, parameters, limits, errors.
+//! Statements: values, parameters, limits, errors, rights.
 
 use super::*;
-use crate::capability::sql::types::ConstraintKind;
+use crate::sql::error::{ConstraintKind, Violation};
 use futures::StreamExt as _;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_value_comes_back_as_it_is_stored() {
-    let bench = Bench::new().await;
-    bench
-        .define("CREATE TABLE v (i INTEGER PRIMARY KEY, x)")
-        .await;
+pub async fn values_keep_their_type_through_a_column(engine: Engine) {
+    let bench = Bench::new(engine).await;
     let uuid = "0190b6b2-6d6b-7c3e-9a1b-2f3c4d5e6f70";
     let cases = [
-        (Value::Null, Value::Null),
-        (Value::Boolean(true), Value::Integer(1)),
-        (Value::Integer(i64::MIN), Value::Integer(i64::MIN)),
-        (Value::Real(-0.5), Value::Real(-0.5)),
-        (Value::Real(f64::INFINITY), Value::Real(f64::INFINITY)),
-        (text("héllo \u{0}\u{1F600}"), text("héllo \u{0}\u{1F600}")),
-        (Value::Blob(vec![0, 255, 1]), Value::Blob(vec![0, 255, 1])),
-        (
-            Value::Json(r#"{"a":[1,null]}"#.to_owned()),
-            text(r#"{"a":[1,null]}"#),
-        ),
-        (
-            Value::Timestamp(1_700_000_000_000),
-            Value::Integer(1_700_000_000_000),
-        ),
-        (Value::Uuid(uuid.to_owned()), text(uuid)),
+        ("BIGINT", Value::Integer(i64::MIN), Value::Integer(i64::MIN)),
+        ("BIGINT", Value::Boolean(true), Value::Integer(1)),
+        ("BIGINT", Value::Timestamp(1_700_000_000_000), Value::Integer(1_700_000_000_000)),
+        ("BIGINT", text("12"), Value::Integer(12)),
+        ("BIGINT", Value::Null, Value::Null),
+        ("INTEGER", Value::Integer(-5), Value::Integer(-5)),
+        ("DOUBLE PRECISION", Value::Real(-0.5), Value::Real(-0.5)),
+        ("DOUBLE PRECISION", Value::Real(f64::INFINITY), Value::Real(f64::INFINITY)),
+        ("DOUBLE PRECISION", Value::Integer(3), Value::Real(3.0)),
+        ("TEXT", text("h\u{e9}llo \u{1F600}"), text("h\u{e9}llo \u{1F600}")),
+        ("TEXT", Value::Integer(5), text("5")),
+        ("TEXT", Value::Json(r#"{"a":[1,null]}"#.to_owned()), text(r#"{"a":[1,null]}"#)),
+        ("TEXT", Value::Uuid(uuid.to_owned()), text(uuid)),
     ];
-    for (given, stored) in cases {
-        let rows = bench
-            .query(
-                "INSERT INTO v (x) VALUES ($1) RETURNING x",
-                std::slice::from_ref(&given),
-            )
-            .await
-            .unwrap()
-            .rows;
-        assert_eq!(
-            format!("{rows:?}"),
-            format!("{:?}", [[stored]]),
-            "{given:?}"
-        );
+    for (number, (kind, given, stored)) in cases.into_iter().enumerate() {
+        bench.define(&format!("CREATE TABLE v{number} (x {kind})")).await;
+        let insert = format!("INSERT INTO v{number} (x) VALUES ($1) RETURNING x");
+        let set = bench.query(&insert, std::slice::from_ref(&given)).await.unwrap();
+        assert_eq!(set.rows, [[stored]], "{given:?} as {kind}");
     }
+    let blob = match engine {
+        Engine::Sqlite => "CREATE TABLE b (x BLOB)",
+        Engine::Postgres => "CREATE TABLE b (x BYTEA)",
+    };
+    bench.define(blob).await;
+    let bytes = Value::Blob(vec![0, 255, 1]);
+    let insert = "INSERT INTO b (x) VALUES ($1) RETURNING x";
+    let set = bench.query(insert, std::slice::from_ref(&bytes)).await.unwrap();
+    assert_eq!(set.rows, [[bytes]]);
     for wrong in [
         Value::Real(f64::NAN),
         Value::Json("{".to_owned()),
         Value::Uuid(uuid.to_uppercase()),
         Value::Uuid("x".to_owned()),
     ] {
-        let refused = bench
-            .execute("INSERT INTO v (x) VALUES ($1)", &[wrong])
-            .await;
+        let refused = bench.execute("INSERT INTO t (v) VALUES ($1)", &[wrong]).await;
         assert!(
             matches!(&refused, Err(Error::Invalid(text)) if text.starts_with("$1 is not")),
             "{refused:?}"
@@ -60,9 +51,8 @@ async fn every_value_comes_back_as_it_is_stored() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn parameters_are_bound_by_number() {
-    let bench = Bench::new().await;
+pub async fn parameters_are_bound_by_number(engine: Engine) {
+    let bench = Bench::new(engine).await;
     let check = async |sql: &str, values: &[i64]| {
         let values: Vec<_> = values.iter().map(|value| Value::Integer(*value)).collect();
         bench
@@ -70,33 +60,26 @@ async fn parameters_are_bound_by_number() {
             .await
             .map(|set| format!("{:?}", set.rows))
     };
+    let twice = "SELECT CAST($2 AS BIGINT), CAST($1 AS BIGINT), CAST($2 AS BIGINT)";
     assert_eq!(
-        check("SELECT $2, $1, $2", &[1, 2]).await.unwrap(),
-        "[[Value::Integer(2), Value::Integer(1), Value::Integer(2)]]"
+        check(twice, &[1, 2]).await.unwrap(),
+        "[[Integer(2), Integer(1), Integer(2)]]"
     );
     let twelve: Vec<i64> = (1..=12).collect();
     assert_eq!(
-        check("SELECT $12, $1, $2+$3+$4+$5+$6+$7+$8+$9+$10+$11", &twelve)
+        check("SELECT CAST($12 AS BIGINT)+$2+$3+$4+$5+$6+$7+$8+$9+$10+$11+$1", &twelve)
             .await
             .unwrap(),
-        "[[Value::Integer(12), Value::Integer(1), Value::Integer(65)]]"
+        "[[Integer(78)]]"
     );
     for (sql, values, expected) in [
         ("SELECT $1, $2", &[1][..], "$2 has no value: 1 were given"),
-        (
-            "SELECT $1",
-            &[1, 2],
-            "2 values were given, but the last parameter is $1",
-        ),
+        ("SELECT $1", &[1, 2], "2 values were given, but the last parameter is $1"),
         ("SELECT 1", &[1], "1 values were given"),
-        ("SELECT ?", &[1], "parameters are written $1"),
-        ("SELECT ?1", &[1], "not `?1`"),
-        ("SELECT :a", &[1], "not `:a`"),
-        ("SELECT $0", &[1], "not `$0`"),
-        ("SELECT $1::text", &[1], "not `$1::text`"),
+        ("SELECT ?", &[1], ""),
+        ("SELECT :a", &[1], ""),
         ("SELECT 1; SELECT 2", &[], "one statement at a time"),
-        ("SELEKT 1", &[], "syntax error"),
-        ("SELECT \"nothing\"", &[], "no such column"),
+        ("SELECT \"nothing\"", &[], "nothing"),
         ("", &[], ""),
         ("-- nothing", &[], ""),
     ] {
@@ -107,9 +90,8 @@ async fn parameters_are_bound_by_number() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn queries_write_where_they_must_and_count_changes() {
-    let bench = Bench::new().await;
+pub async fn queries_write_where_they_must_and_count_changes(engine: Engine) {
+    let bench = Bench::new(engine).await;
     assert_eq!(
         bench
             .execute("INSERT INTO t (v) VALUES ($1), ($1)", &[text("a")])
@@ -145,9 +127,8 @@ async fn queries_write_where_they_must_and_count_changes() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_batch_is_one_transaction() {
-    let bench = Bench::new().await;
+pub async fn a_batch_is_one_transaction(engine: Engine) {
+    let bench = Bench::new(engine).await;
     let insert = |k: i64| statement("INSERT INTO t (k) VALUES ($1)", &[Value::Integer(k)]);
     let batch = vec![
         insert(1),
@@ -159,7 +140,7 @@ async fn a_batch_is_one_transaction() {
         .batch(call(Rights::Rows), batch)
         .await
         .unwrap();
-    assert_eq!(format!("{:?}", sets[2].rows), "[[Value::Integer(2)]]");
+    assert_eq!(format!("{:?}", sets[2].rows), "[[Integer(2)]]");
     let failed = bench
         .database
         .batch(call(Rights::Rows), vec![insert(3), insert(1)])
@@ -176,105 +157,84 @@ async fn a_batch_is_one_transaction() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn constraints_are_told_apart() {
-    let bench = Bench::new().await;
+pub async fn constraints_are_told_apart(engine: Engine) {
+    let bench = Bench::new(engine).await;
     bench
         .define(
-            "CREATE TABLE c (id TEXT PRIMARY KEY NOT NULL, n INTEGER UNIQUE CHECK (n > 0), k INTEGER REFERENCES t (k))",
+            "CREATE TABLE c (id TEXT PRIMARY KEY NOT NULL, n INTEGER UNIQUE CONSTRAINT positive CHECK (n > 0),
+             k BIGINT REFERENCES t (k), UNIQUE (id, n))",
         )
         .await;
-    bench
-        .execute("INSERT INTO c (id, n) VALUES ('a', 1)", &[])
-        .await
-        .unwrap();
+    bench.execute("INSERT INTO c (id, n) VALUES ('a', 1)", &[]).await.unwrap();
+    let (foreign, both) = match engine {
+        Engine::Sqlite => ("FOREIGN KEY constraint failed", "c.n"),
+        Engine::Postgres => ("c_k_fkey", "c.id"),
+    };
     for (values, kind, message) in [
         ("('a', 2, NULL)", ConstraintKind::Unique, "c.id"),
         ("('b', 1, NULL)", ConstraintKind::Unique, "c.n"),
+        ("('a', 1, NULL)", ConstraintKind::Unique, both),
         ("(NULL, 2, NULL)", ConstraintKind::NotNull, "c.id"),
-        ("('b', -1, NULL)", ConstraintKind::Check, "n > 0"),
-        (
-            "('b', 2, 99)",
-            ConstraintKind::ForeignKey,
-            "FOREIGN KEY constraint failed",
-        ),
+        ("('b', -1, NULL)", ConstraintKind::Check, "positive"),
+        ("('b', 2, 99)", ConstraintKind::ForeignKey, foreign),
     ] {
-        match bench
-            .execute(&format!("INSERT INTO c (id, n, k) VALUES {values}"), &[])
-            .await
-        {
-            Err(Error::Constraint(violation)) => {
-                assert_eq!(
-                    (violation.kind, violation.message.as_str()),
-                    (kind, message),
-                    "{values}"
-                );
-            }
-            other => panic!("{values}: {other:?}"),
-        }
+        let insert = format!("INSERT INTO c (id, n, k) VALUES {values}");
+        let expected = Violation {
+            kind,
+            message: message.to_owned(),
+        };
+        let refused = bench.execute(&insert, &[]).await;
+        assert_eq!(refused, Err(Error::Constraint(expected)), "{values}");
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn results_and_values_have_limits() {
-    let config = Config {
+pub async fn results_and_values_have_limits(engine: Engine) {
+    let limits = Limits {
         rows_max: 3,
         result_bytes_max: 2_000,
         value_bytes_max: 10_000,
-        ..Config::default()
+        ..Limits::default()
     };
-    let bench = Bench::with(config).await;
-    let numbers = |count: u32| {
-        format!("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {count}) ")
+    let bench = Bench::with(engine, limits).await;
+    let limited = async |sql: &str, values: &[Value], expected: &str| {
+        match bench.query(sql, values).await {
+            Err(Error::Limit(text)) => assert!(text.contains(expected), "{sql}: {text}"),
+            other => panic!("{sql}: {other:?}"),
+        }
     };
-    let limited = async |sql: &str, expected: &str| match bench.query(sql, &[]).await {
-        Err(Error::LimitExceeded(text)) => assert!(text.contains(expected), "{sql}: {text}"),
-        other => panic!("{sql}: {other:?}"),
-    };
-    assert_eq!(
-        bench
-            .query(&(numbers(3) + "SELECT i FROM n"), &[])
-            .await
-            .unwrap()
-            .rows
-            .len(),
-        3
-    );
-    limited(&(numbers(4) + "SELECT i FROM n"), "sql_rows_max").await;
-    limited("SELECT zeroblob(3000)", "sql_result_bytes_max").await;
-    limited("SELECT zeroblob(20000)", "sql_value_bytes_max").await;
+    let three = numbers(3) + "SELECT i FROM n";
+    assert_eq!(bench.query(&three, &[]).await.unwrap().rows.len(), 3);
+    limited(&(numbers(4) + "SELECT i FROM n"), &[], "sql_rows_max").await;
+    let echo = "SELECT CAST($1 AS TEXT)";
+    limited(echo, &[text(&"x".repeat(3_000))], "sql_result_bytes_max").await;
+    limited(echo, &[text(&"x".repeat(20_000))], "sql_value_bytes_max").await;
     // Too many rows undo the writing that answered them.
-    limited(
-        &(numbers(4) + "INSERT INTO t (k) SELECT i FROM n RETURNING k"),
-        "sql_rows_max",
-    )
-    .await;
+    let writing = numbers(4) + "INSERT INTO t (k) SELECT i FROM n RETURNING k";
+    limited(&writing, &[], "sql_rows_max").await;
     assert_eq!(bench.count().await, 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_runaway_statement_is_interrupted_and_harms_nobody_else() {
-    let bench = Bench::with(Config {
-        statement_ms_max: 50,
-        ..Config::default()
+pub async fn a_runaway_statement_is_interrupted_and_harms_nobody_else(engine: Engine) {
+    let bench = Bench::with(engine, Limits {
+        statement_max: Duration::from_millis(100),
+        ..Limits::default()
     })
     .await;
-    let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) ";
     let reading = bench
-        .query(&format!("{endless} SELECT count(*) FROM n"), &[])
+        .query(&format!("{ENDLESS} SELECT count(*) FROM n"), &[])
         .await;
     assert!(
-        matches!(&reading, Err(Error::LimitExceeded(text)) if text.contains("sql_statement_ms_max")),
+        matches!(&reading, Err(Error::Limit(text)) if text.contains("sql_statement_ms_max")),
         "{reading:?}"
     );
-    let runaway_text = format!("{endless} INSERT INTO t (v) SELECT i FROM n");
+    let runaway_text = format!("{ENDLESS} INSERT INTO t (v) SELECT i FROM n");
     let runaway = bench.execute(&runaway_text, &[]);
     let others = futures::future::join_all(
         (0..20).map(|_| bench.execute("INSERT INTO t (v) VALUES ('x')", &[])),
     );
     let (runaway, others) = tokio::join!(runaway, others);
     assert!(
-        matches!(runaway, Err(Error::LimitExceeded(_))),
+        matches!(runaway, Err(Error::Limit(_))),
         "{runaway:?}"
     );
     assert!(
@@ -291,42 +251,43 @@ async fn a_runaway_statement_is_interrupted_and_harms_nobody_else() {
         .database
         .query(
             call,
-            statement(&format!("{endless} SELECT count(*) FROM n"), &[]),
+            statement(&format!("{ENDLESS} SELECT count(*) FROM n"), &[]),
         )
         .await;
-    assert!(matches!(late, Err(Error::LimitExceeded(_))), "{late:?}");
+    assert!(matches!(late, Err(Error::Limit(_))), "{late:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn streams_give_all_rows_and_tell_how_they_ended() {
-    let bench = Bench::with(Config {
+pub async fn streams_give_all_rows_and_tell_how_they_ended(engine: Engine) {
+    let bench = Bench::with(engine, Limits {
         rows_max: 10,
-        statement_ms_max: 500,
-        ..Config::default()
+        statement_max: Duration::from_secs(2),
+        ..Limits::default()
     })
     .await;
-    let numbers =
-        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT $1) SELECT i FROM n";
+    let all = numbers(100_000) + "SELECT i FROM n";
     let stream = async |sql: &str, parameters: &[Value]| {
         bench
             .database
             .stream(call(Rights::Rows), statement(sql, parameters))
             .await
     };
-    let whole = stream(numbers, &[Value::Integer(100_000)]).await.unwrap();
+    let whole = stream(&all, &[]).await.unwrap();
     assert_eq!(whole.columns, ["i"]);
     let rows: Vec<_> = whole.rows.into_stream().collect().await;
     assert_eq!(rows.iter().map(Vec::len).sum::<usize>(), 100_000);
     whole.end.await.unwrap();
 
     // Whoever has enough drops the stream.
-    let some = stream(numbers, &[Value::Integer(100_000)]).await.unwrap();
+    let some = stream(&all, &[]).await.unwrap();
     assert!(some.rows.recv_async().await.is_ok());
     drop(some.rows);
     some.end.await.unwrap();
 
-    let failing = format!("{numbers} WHERE i < 5 OR (SELECT abs(-9223372036854775808)) > 0");
-    let failing = stream(&failing, &[Value::Integer(100)]).await;
+    let failing = numbers(200_000) + "SELECT 1 / (100000 - i), abs(i - 100000 - 9223372036854775807) FROM n";
+    let failing = match engine {
+        Engine::Sqlite => stream("SELECT abs(-9223372036854775808)", &[]).await,
+        Engine::Postgres => stream(&failing, &[]).await,
+    };
     match failing {
         Ok(stream) => {
             while stream.rows.recv_async().await.is_ok() {}
@@ -345,31 +306,93 @@ async fn streams_give_all_rows_and_tell_how_they_ended() {
     assert!(matches!(wrong, Err(Error::Invalid(_))), "{wrong:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_nobody_reads_ends() {
-    let bench = Bench::with(Config {
-        stream_idle_ms_max: 20,
-        ..Config::default()
+pub async fn a_stream_that_nobody_reads_ends(engine: Engine) {
+    let bench = Bench::with(engine, Limits {
+        stream_idle_max: Duration::from_millis(50),
+        statement_max: Duration::from_secs(20),
+        ..Limits::default()
     })
     .await;
-    let endless =
-        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
+    let endless = format!("{ENDLESS} SELECT i FROM n");
     let stream = bench
         .database
-        .stream(call(Rights::Rows), statement(endless, &[]))
+        .stream(call(Rights::Rows), statement(&endless, &[]))
         .await
         .unwrap();
     let ended = stream.end.await;
     assert!(
-        matches!(&ended, Err(Error::LimitExceeded(text)) if text.contains("sql_stream_idle_ms_max")),
+        matches!(&ended, Err(Error::Limit(text)) if text.contains("sql_stream_idle_ms_max")),
         "{ended:?}"
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn host_faults_are_told_without_their_text() {
-    let bench = Bench::new().await;
-    bench.database.database().close().await;
+pub async fn only_so_many_streams_are_read_at_once(engine: Engine) {
+    let limits = Limits {
+        streams_max: 1,
+        statement_max: Duration::from_secs(20),
+        ..Limits::default()
+    };
+    let bench = Bench::with(engine, limits).await;
+    let endless = statement(&format!("{ENDLESS} SELECT i FROM n"), &[]);
+    let first = bench.database.stream(call(Rights::Rows), endless.clone()).await.unwrap();
+    let second = bench.database.stream(call(Rights::Rows), endless);
+    let second = async { second.await.map(|stream| stream.columns) };
+    let mut second = std::pin::pin!(second);
+    let waited = tokio::time::timeout(Duration::from_millis(100), &mut second).await;
+    assert!(waited.is_err(), "it waits for the first");
+    // Reads go on meanwhile.
+    assert_eq!(bench.count().await, 0);
+    drop(first.rows);
+    first.end.await.unwrap();
+    assert_eq!(second.await.unwrap(), ["i"]);
+}
+
+async fn denied(bench: &Bench, rights: Rights, sql: &str) -> String {
+    let attempt = bench.database.execute(call(rights), statement(sql, &[])).await;
+    match attempt {
+        Err(Error::Denied(text)) => text,
+        other => panic!("{sql} with {rights:?}: {other:?}"),
+    }
+}
+
+pub async fn the_schema_changes_only_with_the_grant(engine: Engine) {
+    let bench = Bench::new(engine).await;
+    for sql in [
+        "CREATE TABLE x (a TEXT)",
+        "ALTER TABLE t ADD COLUMN w TEXT",
+        "CREATE INDEX i ON t (v)",
+        "CREATE VIEW w AS SELECT 1",
+        "DROP TABLE x",
+    ] {
+        let told = denied(&bench, Rights::Rows, sql).await;
+        assert!(told.contains("ddl = true"), "{sql}: {told}");
+        bench.define(sql).await;
+    }
+    bench.execute("INSERT INTO t (v, w) VALUES ('a', 'b')", &[]).await.unwrap();
+    for sql in ["CREATE TEMP TABLE x (a TEXT)", "BEGIN", "COMMIT"] {
+        denied(&bench, Rights::Schema, sql).await;
+    }
+}
+
+pub async fn the_hosts_tables_do_not_exist_for_guests(engine: Engine) {
+    let bench = Bench::new(engine).await;
+    let tables = match engine {
+        Engine::Sqlite => ["_exprsn_outbox", "_exprsn_migrations"],
+        Engine::Postgres => ["exprsn_host.outbox", "exprsn_host.migrations"],
+    };
+    for table in tables {
+        for rights in [Rights::Rows, Rights::Schema] {
+            denied(&bench, rights, &format!("SELECT * FROM {table}")).await;
+            denied(&bench, rights, &format!("DELETE FROM {table}")).await;
+            denied(&bench, rights, &format!("INSERT INTO {table} DEFAULT VALUES")).await;
+        }
+        denied(&bench, Rights::Schema, &format!("DROP TABLE {table}")).await;
+    }
+}
+
+pub async fn host_faults_are_told_without_their_text(engine: Engine) {
+    let bench = Bench::new(engine).await;
+    bench.database.close().await;
     for failed in [
         bench.query("SELECT 1", &[]).await.map(drop),
         bench.execute("DELETE FROM t", &[]).await.map(drop),
@@ -379,5 +402,4 @@ async fn host_faults_are_told_without_their_text() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(bench.folder.path().exists());
 }

@@ -1,8 +1,9 @@
 //! Values between guest and SQLite: parameters by number, columns by what is stored.
 
-use super::{
-    error::{Fault, invalid},
-    types::{Row, Value},
+use super::fault::{Fault, invalid};
+use crate::sql::{
+    limits::Budget,
+    value::{Row, Value},
 };
 use rusqlite::{
     Statement,
@@ -48,58 +49,19 @@ fn position(name: &str) -> Option<usize> {
 
 /// SQLite's nearest to a value; PostgreSQL refuses the same.
 fn to_stored(value: &Value) -> Result<ToSqlOutput<'_>, &'static str> {
-    let text = |text| Ok(ToSqlOutput::Borrowed(ValueRef::Text(str::as_bytes(text))));
-    match value {
-        Value::Null => Ok(ToSqlOutput::Owned(Stored::Null)),
-        Value::Boolean(yes) => Ok(ToSqlOutput::Owned(Stored::Integer(i64::from(*yes)))),
+    value.check()?;
+    Ok(match value {
+        Value::Null => ToSqlOutput::Owned(Stored::Null),
+        Value::Boolean(yes) => ToSqlOutput::Owned(Stored::Integer(i64::from(*yes))),
         Value::Integer(number) | Value::Timestamp(number) => {
-            Ok(ToSqlOutput::Owned(Stored::Integer(*number)))
+            ToSqlOutput::Owned(Stored::Integer(*number))
         }
-        Value::Real(number) if number.is_nan() => Err("is not a number, which cannot be stored"),
-        Value::Real(number) => Ok(ToSqlOutput::Owned(Stored::Real(*number))),
-        Value::Text(value) => text(value),
-        Value::Blob(bytes) => Ok(ToSqlOutput::Borrowed(ValueRef::Blob(bytes))),
-        Value::Json(value) => match serde_json::from_str::<serde::de::IgnoredAny>(value) {
-            Ok(_) => text(value),
-            Err(_) => Err("is not a JSON document"),
-        },
-        Value::Uuid(value) if is_canonical_uuid(value) => text(value),
-        Value::Uuid(_) => Err("is not a UUID in its hyphenated lower-case form"),
-    }
-}
-
-fn is_canonical_uuid(text: &str) -> bool {
-    let mut buffer = uuid::Uuid::encode_buffer();
-    uuid::Uuid::try_parse(text)
-        .is_ok_and(|uuid| uuid.hyphenated().encode_lower(&mut buffer) == text)
-}
-
-/// What a statement may still answer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Budget {
-    pub rows: usize,
-    pub bytes: usize,
-}
-
-impl Budget {
-    /// Takes one row.
-    pub fn row(&mut self) -> Result<(), Fault> {
-        self.rows = self.rows.checked_sub(1).ok_or_else(|| {
-            Fault::limit(
-                "the result has more rows than sql_rows_max: add LIMIT, or use query-stream",
-            )
-        })?;
-        Ok(())
-    }
-
-    fn take(&mut self, bytes: usize) -> Result<(), Fault> {
-        self.bytes = self.bytes.checked_sub(bytes).ok_or_else(|| {
-            Fault::limit(
-                "the result is larger than sql_result_bytes_max: select less, or use query-stream",
-            )
-        })?;
-        Ok(())
-    }
+        Value::Real(number) => ToSqlOutput::Owned(Stored::Real(*number)),
+        Value::Text(text) | Value::Json(text) | Value::Uuid(text) => {
+            ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes()))
+        }
+        Value::Blob(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
+    })
 }
 
 /// Copies a row out of SQLite.
