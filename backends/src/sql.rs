@@ -4,7 +4,7 @@
 
 pub mod backend;
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 pub mod error;
 pub mod limits;
 pub mod migrate;

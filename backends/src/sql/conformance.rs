@@ -80,32 +80,32 @@ on_both! {
 }
 
 /// An empty database of a service that no other test uses.
-pub(super) struct Bench {
+pub(crate) struct Bench {
     pub service: ServiceName,
     pub database: Arc<dyn Database>,
     /// What lives as long as the database.
     _holds: Box<dyn Any + Send + Sync>,
 }
 
-pub(super) fn text(text: &str) -> Value {
+pub(crate) fn text(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
 
-pub(super) fn statement(text: &str, parameters: &[Value]) -> Statement {
+pub(crate) fn statement(text: &str, parameters: &[Value]) -> Statement {
     Statement {
         text: text.to_owned(),
         parameters: parameters.to_vec(),
     }
 }
 
-pub(super) fn call(rights: Rights) -> Call {
+pub(crate) fn call(rights: Rights) -> Call {
     Call {
         rights,
         deadline: Instant::now() + LONG,
     }
 }
 
-pub(super) fn unique_service() -> ServiceName {
+pub(crate) fn unique_service() -> ServiceName {
     let id = uuid::Uuid::new_v4().simple().to_string();
     ServiceName::parse(&format!("exprsn-t{}", &id[..12])).unwrap()
 }
@@ -152,8 +152,12 @@ impl Bench {
     }
 
     pub async fn define(&self, text: &str) {
-        let defined = self.database.execute(call(Rights::Schema), statement(text, &[]));
-        defined.await.unwrap_or_else(|error| panic!("{text}: {error:?}"));
+        let defined = self
+            .database
+            .execute(call(Rights::Schema), statement(text, &[]));
+        defined
+            .await
+            .unwrap_or_else(|error| panic!("{text}: {error:?}"));
     }
 
     pub async fn query(&self, text: &str, parameters: &[Value]) -> Result<RowSet> {
@@ -169,7 +173,11 @@ impl Bench {
     }
 
     pub async fn count(&self) -> i64 {
-        let rows = self.query("SELECT count(*) FROM t", &[]).await.unwrap().rows;
+        let rows = self
+            .query("SELECT count(*) FROM t", &[])
+            .await
+            .unwrap()
+            .rows;
         match rows[0][0] {
             Value::Integer(count) => count,
             ref other => panic!("a count is an integer, not {other:?}"),
@@ -192,11 +200,11 @@ impl Bench {
 }
 
 /// Words that count without end.
-pub(super) const ENDLESS: &str =
+pub(crate) const ENDLESS: &str =
     "WITH RECURSIVE n (i) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM n)";
 
 /// Words that count to a number.
-pub(super) fn numbers(last: u32) -> String {
+pub(crate) fn numbers(last: u32) -> String {
     format!(
         "WITH RECURSIVE n (i) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < {last}) "
     )

@@ -96,8 +96,11 @@ pub fn select(files: &[MigrationFile], engine: Engine) -> Result<Vec<Migration>,
 
 /// Name and engine of `0001_init.sql` or `0001_init.postgres.sql`.
 fn parse_name(file: &str) -> Result<(&str, Option<Engine>), Failure> {
-    let wrong =
-        || Failure::new(format!("migration `{file}` is misnamed; write it like `0001_create_posts.sql`"));
+    let wrong = || {
+        Failure::new(format!(
+            "migration `{file}` is misnamed; write it like `0001_create_posts.sql`"
+        ))
+    };
     let stem = file.strip_suffix(".sql").ok_or_else(wrong)?;
     let (name, engine) = match stem.split_once('.') {
         None => (stem, None),
@@ -198,7 +201,10 @@ pub(super) fn status_of(
     let pending = plan(&applied, &select(files, engine)?, bears)?;
     Ok(Status {
         applied,
-        pending: pending.into_iter().map(|migration| migration.name).collect(),
+        pending: pending
+            .into_iter()
+            .map(|migration| migration.name)
+            .collect(),
     })
 }
 

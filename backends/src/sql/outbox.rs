@@ -64,10 +64,7 @@ impl Content {
 /// Where the relay delivers to: the broker.
 pub trait Sink: Send + Sync + 'static {
     /// Takes all of the batch, or nothing and fails. It is durable when this returns; an id held already is skipped.
-    fn deliver(
-        &self,
-        batch: Vec<OutboxItem>,
-    ) -> impl Future<Output = Result<(), BoxError>> + Send;
+    fn deliver(&self, batch: Vec<OutboxItem>) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 
 /// The outbox of one database, as its relay reads it.
@@ -106,7 +103,11 @@ pub struct OutboxRow {
 impl OutboxRow {
     /// What it announces, for the sink.
     pub(super) fn item(self, service: &ServiceName) -> Result<OutboxItem, Failure> {
-        let Self { seq, payload, created_at } = self;
+        let Self {
+            seq,
+            payload,
+            created_at,
+        } = self;
         let payload: Payload<Content> = serde_json::from_str(&payload).map_err(Failure::doing(
             format!("row {seq} of the outbox cannot be read; was it written by a newer host?"),
         ))?;
@@ -152,8 +153,8 @@ impl NewRow {
             traceparent: Some(trace.to_header()),
             content,
         };
-        let payload = serde_json::to_string(&payload)
-            .expect("strings and numbers can be written as JSON");
+        let payload =
+            serde_json::to_string(&payload).expect("strings and numbers can be written as JSON");
         Self { kind, id, payload }
     }
 }

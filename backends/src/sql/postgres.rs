@@ -108,7 +108,11 @@ impl Server {
     ///
     /// Passwords of roles are derived from the administrator's, or from `key` where the address has none: hosts that share
     /// a server must have the same.
-    pub async fn connect(settings: Settings, key: &[u8], background: Handle) -> Result<Self, Failure> {
+    pub async fn connect(
+        settings: Settings,
+        key: &[u8],
+        background: Handle,
+    ) -> Result<Self, Failure> {
         let config = settings.admin()?;
         let secrets = Secrets::new(config.get_password().unwrap_or(key));
         let admin = Connector {
@@ -118,10 +122,14 @@ impl Server {
             counters: Arc::default(),
         };
         let connected = admin.connect().await;
-        let connection = connected.map_err(Failure::doing("connecting to the PostgreSQL server of [capability.sql] url"))?;
+        let connection = connected.map_err(Failure::doing(
+            "connecting to the PostgreSQL server of [capability.sql] url",
+        ))?;
         provision::close_common_databases(&connection.client)
             .await
-            .map_err(Failure::doing("keeping services out of the server's own databases"))?;
+            .map_err(Failure::doing(
+                "keeping services out of the server's own databases",
+            ))?;
         Ok(Self {
             settings,
             admin,
@@ -132,13 +140,19 @@ impl Server {
     /// Whether the service has a database. Changes nothing.
     pub async fn has(&self, service: &ServiceName) -> Result<bool, Failure> {
         let connected = self.admin.connect().await;
-        let connection = connected.map_err(Failure::doing("connecting to the PostgreSQL server of [capability.sql] url"))?;
+        let connection = connected.map_err(Failure::doing(
+            "connecting to the PostgreSQL server of [capability.sql] url",
+        ))?;
         let found = provision::exists(&connection.client, &Roles::of(service)).await;
         found.map_err(Failure::doing("looking for the service's database"))
     }
 
     /// The service's database, created with its roles where absent.
-    pub async fn open(&self, service: &ServiceName, limits: Limits) -> Result<PostgresDatabase, Failure> {
+    pub async fn open(
+        &self,
+        service: &ServiceName,
+        limits: Limits,
+    ) -> Result<PostgresDatabase, Failure> {
         provision::provision(&self.admin, &Roles::of(service), &self.secrets).await?;
         Ok(self.open_existing(service, limits))
     }
@@ -162,7 +176,14 @@ impl Server {
         };
         let inner = Inner {
             rows: pool(&roles.rows, of_guests.clone(), &self.settings.pool),
-            schema: pool(&roles.owner, of_guests, &PoolLimits { min: 0, ..self.settings.pool }),
+            schema: pool(
+                &roles.owner,
+                of_guests,
+                &PoolLimits {
+                    min: 0,
+                    ..self.settings.pool
+                },
+            ),
             host: pool(&roles.host, session_of_host(), &host_pool),
             key: secrets.host_key(&roles.database),
             begin: format!("BEGIN ISOLATION LEVEL {}", self.settings.isolation.as_sql()),
@@ -199,7 +220,9 @@ fn session_of_guests(limits: &Limits, isolation: Isolation) -> String {
 
 fn session_of_host() -> String {
     let relay = RELAY_MAX.as_millis();
-    format!("-c search_path=pg_catalog -c statement_timeout={relay} -c idle_in_transaction_session_timeout={relay}")
+    format!(
+        "-c search_path=pg_catalog -c statement_timeout={relay} -c idle_in_transaction_session_timeout={relay}"
+    )
 }
 
 impl Inner {
@@ -240,10 +263,19 @@ impl PostgresDatabase {
         let mut budget = Budget::of(&inner.limits);
         // A result that is too large must undo what was written.
         lease.in_transaction = kind != Kind::Reads;
-        let begin = if lease.in_transaction { inner.begin.as_str() } else { "" };
-        let set = run.query(&mut lease, begin, statement, &mut budget).await.map_err(|(error, _)| error)?;
+        let begin = if lease.in_transaction {
+            inner.begin.as_str()
+        } else {
+            ""
+        };
+        let set = run
+            .query(&mut lease, begin, statement, &mut budget)
+            .await
+            .map_err(|(error, _)| error)?;
         if lease.in_transaction {
-            run.say(&mut lease, "COMMIT").await.map_err(|(error, _)| error)?;
+            run.say(&mut lease, "COMMIT")
+                .await
+                .map_err(|(error, _)| error)?;
             lease.in_transaction = false;
             inner.committed(1);
         }
@@ -254,14 +286,22 @@ impl PostgresDatabase {
         let inner = &self.inner;
         let mut lease = self.lend(call).await?;
         let run = Run::new(&inner.service, &inner.limits, call);
-        let count = run.execute(&mut lease, "", statement).await.map_err(|(error, _)| error)?;
+        let count = run
+            .execute(&mut lease, "", statement)
+            .await
+            .map_err(|(error, _)| error)?;
         if kind != Kind::Reads {
             inner.committed(1);
         }
-        Ok(if kind == Kind::Writes { count } else { 0 })
+        Ok(if kind.counts() { count } else { 0 })
     }
 
-    async fn batch_once(&self, call: Call, begin: &str, statements: &[Statement]) -> Result<Vec<RowSet>> {
+    async fn batch_once(
+        &self,
+        call: Call,
+        begin: &str,
+        statements: &[Statement],
+    ) -> Result<Vec<RowSet>> {
         let inner = &self.inner;
         let mut lease = self.lend(call).await?;
         let run = Run::new(&inner.service, &inner.limits, call);
@@ -273,20 +313,28 @@ impl PostgresDatabase {
             let set = run.query(&mut lease, prelude, statement, &mut budget).await;
             sets.push(set.map_err(|(error, _)| error)?);
         }
-        run.say(&mut lease, "COMMIT").await.map_err(|(error, _)| error)?;
+        run.say(&mut lease, "COMMIT")
+            .await
+            .map_err(|(error, _)| error)?;
         lease.in_transaction = false;
         Ok(sets)
     }
 
     async fn run_batch(&self, call: Call, statements: &[Statement]) -> Result<Vec<RowSet>> {
-        let kinds = statements.iter().map(|statement| words::judge(&statement.text, call.rights));
+        let kinds = statements
+            .iter()
+            .map(|statement| words::judge(&statement.text, call.rights));
         let kinds: Vec<Kind> = kinds.collect::<Result<_>>()?;
         let reads = kinds.iter().all(|kind| *kind == Kind::Reads);
         match (statements, kinds.as_slice()) {
             ([], _) => Ok(Vec::new()),
             ([statement], [kind]) => Ok(vec![self.run_query(call, *kind, statement).await?]),
             _ => {
-                let begin = if reads { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" } else { &self.inner.begin };
+                let begin = if reads {
+                    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+                } else {
+                    &self.inner.begin
+                };
                 let mut retries = Retries::of(call);
                 let sets = loop {
                     let done = self.batch_once(call, begin, statements).await;
@@ -307,7 +355,9 @@ impl PostgresDatabase {
         };
         let mut lease = self.lend(call).await?;
         let run = Run::new(&self.inner.service, &self.inner.limits, call);
-        run.say(&mut lease, "SELECT 1").await.map_err(|(error, _)| error)
+        run.say(&mut lease, "SELECT 1")
+            .await
+            .map_err(|(error, _)| error)
     }
 }
 
@@ -368,7 +418,12 @@ impl Database for PostgresDatabase {
 
     fn stream(&self, call: Call, statement: Statement) -> BoxFuture<'_, Result<RowStream>> {
         async move {
-            words::judge(&statement.text, call.rights)?;
+            if matches!(
+                words::judge(&statement.text, call.rights)?,
+                Kind::Writes | Kind::Defines
+            ) {
+                return Err(fault::only_reads());
+            }
             stream::open(self, call, statement).await
         }
         .boxed()

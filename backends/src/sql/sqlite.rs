@@ -45,8 +45,16 @@ const PAGE_BYTES: u64 = 4_096;
 const STREAM_WAITING_MAX: usize = 2;
 
 /// Opens a service's file, creating it where absent, with the host's tables in it. Blocks for some disk accesses.
-pub fn open(path: &Path, service: &ServiceName, limits: Limits) -> Result<SqliteDatabase, sqlite::Error> {
-    Ok(SqliteDatabase::new(service.clone(), open_file(path, &limits)?, limits))
+pub fn open(
+    path: &Path,
+    service: &ServiceName,
+    limits: Limits,
+) -> Result<SqliteDatabase, sqlite::Error> {
+    Ok(SqliteDatabase::new(
+        service.clone(),
+        open_file(path, &limits)?,
+        limits,
+    ))
 }
 
 fn open_file(path: &Path, limits: &Limits) -> Result<File, sqlite::Error> {
@@ -119,11 +127,7 @@ impl SqliteDatabase {
     }
 
     /// On a reader if none of them writes.
-    async fn run_batch(
-        &self,
-        call: Call,
-        mut statements: Vec<Statement>,
-    ) -> Result<Vec<RowSet>> {
+    async fn run_batch(&self, call: Call, mut statements: Vec<Statement>) -> Result<Vec<RowSet>> {
         let reads = statements
             .iter()
             .all(|statement| may_read_only(&statement.text));

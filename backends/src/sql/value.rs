@@ -51,12 +51,8 @@ impl Value {
     /// Refuses what no engine stores, in words that go on after the parameter's number.
     pub(super) fn check(&self) -> Result<(), &'static str> {
         match self {
-            Self::Real(number) if number.is_nan() => {
-                Err("is not a number, which cannot be stored")
-            }
-            Self::Json(text)
-                if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() =>
-            {
+            Self::Real(number) if number.is_nan() => Err("is not a number, which cannot be stored"),
+            Self::Json(text) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() => {
                 Err("is not a JSON document")
             }
             Self::Uuid(text) if !is_canonical_uuid(text) => {

@@ -116,7 +116,14 @@ impl Cluster {
         give(&password, self.user);
         let password = format!("--pwfile={}", password.display());
         let user = format!("--username={ADMIN}");
-        let words = ["--no-sync", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", &user, &password];
+        let words = [
+            "--no-sync",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+            &user,
+            &password,
+        ];
         self.run("initdb", &words);
     }
 
@@ -126,8 +133,13 @@ impl Cluster {
         command.current_dir(self.folder.path());
         // The server inherits what its starter has open; a pipe would never close.
         let output = fs::File::create(self.folder.path().join(program)).expect("a log file");
-        command.stdin(Stdio::null()).stderr(output.try_clone().expect("a second handle")).stdout(output);
-        let status = command.status().unwrap_or_else(|error| panic!("cannot run {program}: {error}"));
+        command
+            .stdin(Stdio::null())
+            .stderr(output.try_clone().expect("a second handle"))
+            .stdout(output);
+        let status = command
+            .status()
+            .unwrap_or_else(|error| panic!("cannot run {program}: {error}"));
         let told = || fs::read_to_string(self.folder.path().join(program)).unwrap_or_default();
         let log = || fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         assert!(status.success(), "{program} failed: {}{}", told(), log());
@@ -136,13 +148,17 @@ impl Cluster {
 
 /// The folder of PostgreSQL's programs, newest first.
 fn programs() -> PathBuf {
-    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let versions = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut folders: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
     folders.sort();
     folders.reverse();
     let path = std::env::var_os("PATH").unwrap_or_default();
     folders.extend(std::env::split_paths(&path));
-    let whole = |folder: &PathBuf| folder.join("initdb").is_file() && folder.join("pg_ctl").is_file();
+    let whole =
+        |folder: &PathBuf| folder.join("initdb").is_file() && folder.join("pg_ctl").is_file();
     folders.into_iter().find(whole).expect(
         "PostgreSQL is not installed: run `cargo xtask test`, which installs it, or `apt-get install postgresql`",
     )
@@ -153,13 +169,18 @@ fn unprivileged() -> Option<&'static str> {
     let own = fs::metadata("/proc/self").expect("/proc is mounted").uid();
     (own == 0).then(|| {
         let known = |user: &&str| id_of(user).is_some();
-        USERS.into_iter().find(known).expect("there is a user `postgres` or `nobody`")
+        USERS
+            .into_iter()
+            .find(known)
+            .expect("there is a user `postgres` or `nobody`")
     })
 }
 
 fn id_of(user: &str) -> Option<(u32, u32)> {
     let users = fs::read_to_string("/etc/passwd").ok()?;
-    let fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let fields = users
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>());
     let mut found = fields.filter(|fields| fields.first() == Some(&user));
     let fields = found.next()?;
     Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
@@ -176,7 +197,9 @@ fn as_user(user: Option<&str>, program: &Path) -> Command {
         None => Command::new(program),
         Some((uid, gid)) => {
             let mut command = Command::new("setpriv");
-            command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}"));
+            command
+                .arg(format!("--reuid={uid}"))
+                .arg(format!("--regid={gid}"));
             command.arg("--clear-groups").arg(program);
             command
         }
@@ -185,15 +208,24 @@ fn as_user(user: Option<&str>, program: &Path) -> Command {
 
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+    listener
+        .local_addr()
+        .expect("a bound socket has an address")
+        .port()
 }
 
 /// A process that outlives this one by as long as it takes to stop the server and remove its files.
 fn watch(programs: &Path, user: Option<&str>, folder: &Path) -> Child {
     let script = "trap '' INT TERM HUP; read ended; \"$0\" stop -D \"$1/data\" -m immediate >/dev/null 2>&1; rm -rf \"$1\"";
     let mut command = as_user(user, Path::new("/bin/sh"));
-    command.args(["-c", script]).arg(programs.join("pg_ctl")).arg(folder);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args(["-c", script])
+        .arg(programs.join("pg_ctl"))
+        .arg(folder);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command.spawn().expect("a shell")
 }
 

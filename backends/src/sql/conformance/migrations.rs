@@ -43,16 +43,8 @@ pub async fn each_is_applied_once_and_in_order(engine: Engine) {
         ["0001_posts", "0002_likes"]
     );
     let all = files(&[FIRST, SECOND, THIRD]);
-    assert_eq!(
-        migrate(&bench, &all).await.unwrap(),
-        ["0003_fill"]
-    );
-    assert!(
-        migrate(&bench, &all)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert_eq!(migrate(&bench, &all).await.unwrap(), ["0003_fill"]);
+    assert!(migrate(&bench, &all).await.unwrap().is_empty());
     let status = status(&bench, &all).await.unwrap();
     assert_eq!(status.applied.len(), 3);
     assert!(status.pending.is_empty() && status.applied.iter().all(|done| done.applied_at > 0));
@@ -69,9 +61,7 @@ pub async fn each_is_applied_once_and_in_order(engine: Engine) {
 
 pub async fn a_different_past_is_refused_by_name(engine: Engine) {
     let bench = Bench::new(engine).await;
-    migrate(&bench, &files(&[FIRST, THIRD]))
-        .await
-        .unwrap();
+    migrate(&bench, &files(&[FIRST, THIRD])).await.unwrap();
     for (files, expected) in [
         (
             files(&[(FIRST.0, "CREATE TABLE other (a)"), THIRD]),

@@ -73,10 +73,13 @@ pub async fn guests_cannot_end_a_transaction_by_words(engine: Engine) {
 }
 
 pub async fn one_that_idles_is_rolled_back(engine: Engine) {
-    let bench = Bench::with(engine, Limits {
-        transaction_idle_max: Duration::from_millis(100),
-        ..Limits::default()
-    })
+    let bench = Bench::with(
+        engine,
+        Limits {
+            transaction_idle_max: Duration::from_millis(100),
+            ..Limits::default()
+        },
+    )
     .await;
     let call = call(Rights::Rows);
     let tx = bench.database.begin(call).await.unwrap();
@@ -97,10 +100,13 @@ pub async fn one_that_idles_is_rolled_back(engine: Engine) {
 }
 
 pub async fn one_that_is_interrupted_is_lost_as_a_whole(engine: Engine) {
-    let bench = Bench::with(engine, Limits {
-        statement_max: Duration::from_millis(100),
-        ..Limits::default()
-    })
+    let bench = Bench::with(
+        engine,
+        Limits {
+            statement_max: Duration::from_millis(100),
+            ..Limits::default()
+        },
+    )
     .await;
     let call = call(Rights::Rows);
     let tx = bench.database.begin(call).await.unwrap();
@@ -117,10 +123,13 @@ pub async fn one_that_is_interrupted_is_lost_as_a_whole(engine: Engine) {
 }
 
 pub async fn only_so_many_wait(engine: Engine) {
-    let bench = Bench::with(engine, Limits {
-        transactions_max: 2,
-        ..Limits::default()
-    })
+    let bench = Bench::with(
+        engine,
+        Limits {
+            transactions_max: 2,
+            ..Limits::default()
+        },
+    )
     .await;
     let call = call(Rights::Rows);
     let first = bench.database.begin(call).await.unwrap();

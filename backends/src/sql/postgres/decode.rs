@@ -1,6 +1,10 @@
 //! Columns: what the server answers becomes a value of the interface, or is refused in words.
 
-use crate::sql::{Error, Result, limits::Budget, value::{Row, Value}};
+use crate::sql::{
+    Error, Result,
+    limits::Budget,
+    value::{Row, Value},
+};
 use std::error::Error as StdError;
 use tokio_postgres::{
     Row as Answered,
@@ -17,8 +21,12 @@ pub fn row(answered: &Answered, budget: &mut Budget) -> Result<Row> {
     let mut values = Vec::with_capacity(columns.len());
     for (index, column) in columns.iter().enumerate() {
         let raw: Raw<'_> = answered.get(index);
-        let value = raw.0.map_or(Ok(Value::Null), |bytes| value(column.type_(), bytes));
-        values.push(value.map_err(|what| Error::invalid(format!("column `{}` {what}", column.name())))?);
+        let value = raw
+            .0
+            .map_or(Ok(Value::Null), |bytes| value(column.type_(), bytes));
+        values.push(
+            value.map_err(|what| Error::invalid(format!("column `{}` {what}", column.name())))?,
+        );
     }
     Ok(values)
 }
@@ -54,7 +62,9 @@ fn value(kind: &Type, bytes: &[u8]) -> Result<Value, String> {
         Type::NUMERIC => numeric(bytes).ok_or_else(|| {
             "is a number beyond the range of s64: cast it to text or to double precision".to_owned()
         })?,
-        Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::UNKNOWN | Type::XML => Value::Text(text(bytes)?),
+        Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::UNKNOWN | Type::XML => {
+            Value::Text(text(bytes)?)
+        }
         Type::CHAR => Value::Text(text(bytes)?),
         Type::BYTEA => Value::Blob(bytes.to_vec()),
         Type::JSON => Value::Json(text(bytes)?),
@@ -64,12 +74,20 @@ fn value(kind: &Type, bytes: &[u8]) -> Result<Value, String> {
             let micros = i64::from_be_bytes(fixed(bytes).ok_or_else(broken)?);
             Value::Timestamp(micros.div_euclid(1_000) + MS_TO_2000)
         }
-        Type::UUID => Value::Uuid(uuid::Uuid::from_bytes(fixed(bytes).ok_or_else(broken)?).hyphenated().to_string()),
+        Type::UUID => Value::Uuid(
+            uuid::Uuid::from_bytes(fixed(bytes).ok_or_else(broken)?)
+                .hyphenated()
+                .to_string(),
+        ),
         Type::VOID => Value::Null,
         _ => match kind.kind() {
             Kind::Enum(_) => Value::Text(text(bytes)?),
             Kind::Domain(inner) => value(inner, bytes)?,
-            _ => return Err(format!("has the type {kind}, which services cannot read: cast it, as in `CAST(x AS TEXT)`")),
+            _ => {
+                return Err(format!(
+                    "has the type {kind}, which services cannot read: cast it, as in `CAST(x AS TEXT)`"
+                ));
+            }
         },
     })
 }
@@ -80,7 +98,11 @@ fn fixed<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
 
 /// A whole number where the type says so (`sum` of integers), the nearest real number otherwise; none out of range.
 fn numeric(bytes: &[u8]) -> Option<Value> {
-    let part = |index: usize| Some(u16::from_be_bytes(fixed(bytes.get(index * 2..index * 2 + 2)?)?));
+    let part = |index: usize| {
+        Some(u16::from_be_bytes(fixed(
+            bytes.get(index * 2..index * 2 + 2)?,
+        )?))
+    };
     let (digits, sign, scale) = (part(0)?, part(2)?, part(3)?);
     let weight = i32::from(part(1)? as i16);
     match sign {
@@ -92,11 +114,17 @@ fn numeric(bytes: &[u8]) -> Option<Value> {
     let digit = |position: i32| {
         let index = weight - position;
         let stored = (0..i32::from(digits)).contains(&index);
-        if stored { part(4 + usize::try_from(index).ok()?) } else { Some(0) }
+        if stored {
+            part(4 + usize::try_from(index).ok()?)
+        } else {
+            Some(0)
+        }
     };
     let mut whole: i128 = 0;
     for position in (0..=weight.max(-1)).rev() {
-        whole = whole.checked_mul(10_000)?.checked_add(digit(position)?.into())?;
+        whole = whole
+            .checked_mul(10_000)?
+            .checked_add(digit(position)?.into())?;
     }
     let negative = sign == 0x4000;
     if scale == 0 {
@@ -119,18 +147,28 @@ mod tests {
 
     #[test]
     fn numerics_are_whole_or_real() {
-        let words = |words: &[u16]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
+        let words = |words: &[u16]| {
+            words
+                .iter()
+                .flat_map(|word| word.to_be_bytes())
+                .collect::<Vec<u8>>()
+        };
         for (stored, expected) in [
             (vec![0, 0, 0, 0], Some(Value::Integer(0))),
             (vec![1, 0, 0, 0, 7], Some(Value::Integer(7))),
             (vec![1, 1, 0x4000, 0, 3], Some(Value::Integer(-30_000))),
             (vec![2, 0, 0, 2, 12, 3_400], Some(Value::Real(12.34))),
             (vec![1, u16::MAX, 0x4000, 4, 25], Some(Value::Real(-0.0025))),
-            (vec![1, u16::MAX - 1, 0, 8, 1], Some(Value::Real(0.000_000_01))),
+            (
+                vec![1, u16::MAX - 1, 0, 8, 1],
+                Some(Value::Real(0.000_000_01)),
+            ),
             (vec![1, 5, 0, 0, 1], None),
         ] {
             assert_eq!(numeric(&words(&stored)), expected, "{stored:?}");
         }
-        assert!(matches!(numeric(&words(&[0, 0, 0xc000, 0])), Some(Value::Real(nan)) if nan.is_nan()));
+        assert!(
+            matches!(numeric(&words(&[0, 0, 0xc000, 0])), Some(Value::Real(nan)) if nan.is_nan())
+        );
     }
 }

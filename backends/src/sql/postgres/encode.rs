@@ -36,13 +36,20 @@ pub fn encode<'a>(
             types.len()
         )));
     }
-    if values.iter().any(|value| value.held_bytes() > value_bytes_max) {
-        return Err(Error::limit("a value or row is larger than sql_value_bytes_max"));
+    if values
+        .iter()
+        .any(|value| value.held_bytes() > value_bytes_max)
+    {
+        return Err(Error::limit(
+            "a value or row is larger than sql_value_bytes_max",
+        ));
     }
     let pairs = values.iter().zip(types).zip(1..);
     pairs
         .map(|((value, kind), number)| {
-            value.check().map_err(str::to_owned)
+            value
+                .check()
+                .map_err(str::to_owned)
                 .and_then(|()| one(value, base(kind)))
                 .map_err(|what| Error::invalid(format!("${number} {what}")))
         })
@@ -103,9 +110,13 @@ fn integer<'a>(number: i64, kind: &Type) -> Result<Encoded<'a>, String> {
         Type::OID => binary(u32::try_from(number).map_err(beyond)?.to_be_bytes()),
         Type::BOOL if number == 0 || number == 1 => binary([u8::from(number == 1)]),
         Type::FLOAT8 => binary((number as f64).to_be_bytes()),
-        Type::FLOAT4 | Type::NUMERIC | Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::JSON | Type::JSONB => {
-            words(number)
-        }
+        Type::FLOAT4
+        | Type::NUMERIC
+        | Type::TEXT
+        | Type::VARCHAR
+        | Type::BPCHAR
+        | Type::JSON
+        | Type::JSONB => words(number),
         _ => Err(mismatch("an integer", kind)),
     }
 }
@@ -128,8 +139,11 @@ fn timestamp<'a>(ms: i64, kind: &Type) -> Result<Encoded<'a>, String> {
     const MS_TO_2000: i64 = 946_684_800_000;
     match *kind {
         Type::TIMESTAMPTZ | Type::TIMESTAMP => {
-            let micros = ms.checked_sub(MS_TO_2000).and_then(|ms| ms.checked_mul(1_000));
-            let micros = micros.ok_or_else(|| format!("is {ms} ms, which is out of the range of {kind}"))?;
+            let micros = ms
+                .checked_sub(MS_TO_2000)
+                .and_then(|ms| ms.checked_mul(1_000));
+            let micros =
+                micros.ok_or_else(|| format!("is {ms} ms, which is out of the range of {kind}"))?;
             binary(micros.to_be_bytes())
         }
         Type::INT4 | Type::INT2 | Type::BOOL | Type::OID => Err(mismatch("a timestamp", kind)),
@@ -138,7 +152,11 @@ fn timestamp<'a>(ms: i64, kind: &Type) -> Result<Encoded<'a>, String> {
 }
 
 impl ToSql for Encoded<'_> {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
         match self {
             Self::Null => return Ok(IsNull::Yes),
             Self::Binary(bytes) => out.extend_from_slice(bytes),
@@ -169,16 +187,36 @@ mod tests {
     fn numbers_are_checked_against_the_column() {
         for (value, kind, refused) in [
             (Value::Integer(i64::from(i32::MAX)), Type::INT4, None),
-            (Value::Integer(i64::from(i32::MAX) + 1), Type::INT4, Some("is 2147483648, which is out of the range of int4")),
-            (Value::Integer(40_000), Type::INT2, Some("out of the range of int2")),
-            (Value::Integer(2), Type::BOOL, Some("is an integer, where the statement takes bool")),
+            (
+                Value::Integer(i64::from(i32::MAX) + 1),
+                Type::INT4,
+                Some("is 2147483648, which is out of the range of int4"),
+            ),
+            (
+                Value::Integer(40_000),
+                Type::INT2,
+                Some("out of the range of int2"),
+            ),
+            (
+                Value::Integer(2),
+                Type::BOOL,
+                Some("is an integer, where the statement takes bool"),
+            ),
             (Value::Integer(1), Type::BOOL, None),
             (Value::Integer(7), Type::NUMERIC, None),
-            (Value::Integer(7), Type::UUID, Some("where the statement takes uuid")),
+            (
+                Value::Integer(7),
+                Type::UUID,
+                Some("where the statement takes uuid"),
+            ),
             (Value::Real(0.5), Type::INT8, Some("is a real number")),
             (Value::Real(3.0), Type::INT8, None),
             (Value::Timestamp(1), Type::TIMESTAMPTZ, None),
-            (Value::Timestamp(i64::MAX), Type::TIMESTAMPTZ, Some("out of the range")),
+            (
+                Value::Timestamp(i64::MAX),
+                Type::TIMESTAMPTZ,
+                Some("out of the range"),
+            ),
             (Value::Timestamp(1), Type::INT4, Some("is a timestamp")),
             (Value::Blob(vec![1]), Type::TEXT, Some("is a blob")),
             (Value::Text(String::new()), Type::BYTEA, Some("is a text")),
@@ -186,7 +224,9 @@ mod tests {
         ] {
             match (one(&value, &kind), refused) {
                 (Ok(_), None) => {}
-                (Err(text), Some(expected)) => assert!(text.contains(expected), "{value:?}: {text}"),
+                (Err(text), Some(expected)) => {
+                    assert!(text.contains(expected), "{value:?}: {text}")
+                }
                 (other, _) => panic!("{value:?} as {kind}: {other:?}"),
             }
         }

@@ -2,7 +2,10 @@
 
 use crate::{
     name::ServiceName,
-    sql::{Error, error::{ConstraintKind, Violation}},
+    sql::{
+        Error,
+        error::{ConstraintKind, Violation},
+    },
 };
 use deadpool::managed::{PoolError, TimeoutType};
 use tokio_postgres::{Error as Fault, error::DbError};
@@ -17,7 +20,9 @@ pub fn of_statement(service: &ServiceName, error: &Fault) -> Error {
 
 /// Whether the transaction is lost with it, and not only the statement.
 pub fn ends_transaction(error: &Error) -> bool {
-    matches!(error, Error::Conflict(_) | Error::Unavailable(_)) || *error == Error::timeout() || *error == Error::expired()
+    matches!(error, Error::Conflict(_) | Error::Unavailable(_))
+        || *error == Error::timeout()
+        || *error == Error::expired()
 }
 
 /// No connection for a call.
@@ -38,6 +43,11 @@ pub fn of_pool(service: &ServiceName, error: PoolError<Fault>, max: usize) -> Er
     }
 }
 
+/// A stream's statement writes.
+pub fn only_reads() -> Error {
+    Error::invalid("query-stream only reads: use query for a statement that writes")
+}
+
 /// None for what is the host's fault or the server's.
 fn of_server(told: &DbError) -> Option<Error> {
     let (code, message) = (told.code().code(), told.message());
@@ -47,9 +57,11 @@ fn of_server(told: &DbError) -> Option<Error> {
         (_, "57014") => Error::timeout(),
         (_, "25P03") => Error::expired(),
         (_, "25P02") => Error::lost(),
-        (_, "25006") => Error::invalid("query-stream only reads: use query for a statement that writes"),
+        (_, "25006") => only_reads(),
         ("40", _) => Error::lost(),
-        (_, "55P03") => Error::Conflict("another transaction holds what the statement needs; run it again".to_owned()),
+        (_, "55P03") => Error::Conflict(
+            "another transaction holds what the statement needs; run it again".to_owned(),
+        ),
         (_, "53100") => Error::limit("the database is full: the server's disk has no room"),
         (_, "42601") if message.contains("multiple commands") => {
             Error::invalid("one statement at a time: use `batch` for several")
@@ -58,7 +70,9 @@ fn of_server(told: &DbError) -> Option<Error> {
             Error::Conflict("the schema has changed; run the statement again".to_owned())
         }
         ("54", _) => Error::limit(message),
-        ("0A" | "20" | "21" | "22" | "2F" | "34" | "38" | "39" | "42" | "44" | "55" | "P0", _) => Error::invalid(message),
+        ("0A" | "20" | "21" | "22" | "2F" | "34" | "38" | "39" | "42" | "44" | "55" | "P0", _) => {
+            Error::invalid(message)
+        }
         _ => return None,
     })
 }
@@ -78,10 +92,16 @@ fn violation(code: &str, told: &DbError) -> Violation {
     };
     let message = match (told.table(), columns) {
         (Some(table), Some(columns)) => {
-            let named: Vec<_> = columns.split(", ").map(|column| format!("{table}.{column}")).collect();
+            let named: Vec<_> = columns
+                .split(", ")
+                .map(|column| format!("{table}.{column}"))
+                .collect();
             named.join(", ")
         }
-        _ => told.constraint().unwrap_or_else(|| told.message()).to_owned(),
+        _ => told
+            .constraint()
+            .unwrap_or_else(|| told.message())
+            .to_owned(),
     };
     Violation { kind, message }
 }

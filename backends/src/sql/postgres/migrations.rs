@@ -1,11 +1,6 @@
 //! Migrations on PostgreSQL: run by the role that owns the tables, recorded by the host's, one host at a time.
 
-use super::{
-    PostgresDatabase,
-    pool::Connection,
-    provision,
-    roles::literal,
-};
+use super::{PostgresDatabase, pool::Connection, provision, roles::literal};
 use crate::{
     clock,
     sql::{
@@ -44,7 +39,10 @@ pub async fn migrate(
     let inside = inside(database);
     // The session's end gives the lock back.
     let host = provision::connect_as(&inside, &inner.roles.host, &inner.secrets).await?;
-    host.client.batch_execute(LOCK).await.map_err(Failure::doing("waiting for the other hosts' migrations"))?;
+    host.client
+        .batch_execute(LOCK)
+        .await
+        .map_err(Failure::doing("waiting for the other hosts' migrations"))?;
     let pending = migrate::plan(&applied(&host).await?, &wanted, bears)
         .map_err(Failure::doing(of_service()))?;
     let mut names = Vec::new();
@@ -53,10 +51,12 @@ pub async fn migrate(
     }
     let owner = provision::connect_as(&inside, &inner.roles.owner, &inner.secrets).await?;
     for migration in pending {
-        apply(&owner, &inner.key, &migration).await.map_err(Failure::doing(format!(
-            "migration `{}` of {} failed; nothing of it is applied",
-            migration.name, inner.service
-        )))?;
+        apply(&owner, &inner.key, &migration)
+            .await
+            .map_err(Failure::doing(format!(
+                "migration `{}` of {} failed; nothing of it is applied",
+                migration.name, inner.service
+            )))?;
         tracing::info!(service = %inner.service, migration = migration.name, "applied a migration");
         names.push(migration.name);
     }
@@ -87,7 +87,13 @@ async fn apply(owner: &Connection, key: &str, migration: &Migration) -> Result<(
     let applied = async {
         owner.client.batch_execute(&run).await?;
         let now_ms = clock::now_ms();
-        owner.client.execute(RECORD, &[&key, &migration.name, &migration.checksum, &now_ms]).await?;
+        owner
+            .client
+            .execute(
+                RECORD,
+                &[&key, &migration.name, &migration.checksum, &now_ms],
+            )
+            .await?;
         owner.client.batch_execute("COMMIT").await
     };
     let applied: Result<(), tokio_postgres::Error> = applied.await;
@@ -110,7 +116,9 @@ fn literal_in_body(text: &str) -> String {
 /// The server's words with their place in the migration.
 fn told(error: tokio_postgres::Error) -> BoxError {
     use tokio_postgres::error::ErrorPosition;
-    let Some(server) = error.as_db_error() else { return error.into() };
+    let Some(server) = error.as_db_error() else {
+        return error.into();
+    };
     let mut text = server.message().to_owned();
     if let Some(ErrorPosition::Internal { position, query }) = server.position() {
         let before: String = query.chars().take(*position as usize).collect();

@@ -74,11 +74,19 @@ async fn read(lease: &mut Lease) -> Result<(i64, i64, Vec<OutboxRow>), tokio_pos
     let connection = lease.connection();
     connection.client.batch_execute("BEGIN").await?;
     let statement = prepared(connection, TRY_LOCK).await?;
-    if !connection.client.query_one(&statement, &[]).await?.get::<_, bool>(0) {
+    if !connection
+        .client
+        .query_one(&statement, &[])
+        .await?
+        .get::<_, bool>(0)
+    {
         return Ok((waiting, oldest_at, Vec::new()));
     }
     let statement = prepared(connection, OLDEST).await?;
-    let stored = connection.client.query(&statement, &[&(BATCH_ROWS_MAX as i64)]).await?;
+    let stored = connection
+        .client
+        .query(&statement, &[&(BATCH_ROWS_MAX as i64)])
+        .await?;
     let mut size = BatchSize::default();
     let rows = stored.iter().map(|row| OutboxRow {
         seq: row.get(0),
@@ -107,7 +115,9 @@ async fn remove(mut lease: Lease, seqs: Vec<i64>) -> Result<(), Failure> {
         connection.client.execute(&statement, &[&seqs]).await?;
         connection.client.batch_execute("COMMIT").await
     };
-    removed.await.map_err(Failure::doing("emptying the outbox"))?;
+    removed
+        .await
+        .map_err(Failure::doing("emptying the outbox"))?;
     lease.unfinished = false;
     lease.in_transaction = false;
     Ok(())

@@ -204,12 +204,18 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(object) = self.object.take() else { return };
-        let Some(pool) = Object::pool(&object) else { return };
+        let Some(object) = self.object.take() else {
+            return;
+        };
+        let Some(pool) = Object::pool(&object) else {
+            return;
+        };
         let connector = &pool.manager().0;
         if self.unfinished {
             connector.counters.cancelled.fetch_add(1, Relaxed);
-            connector.background.spawn(cancel(object, connector.tls.clone()));
+            connector
+                .background
+                .spawn(cancel(object, connector.tls.clone()));
         } else if self.in_transaction && !object.client.is_closed() {
             connector.background.spawn(roll_back(object));
         }
@@ -225,7 +231,8 @@ async fn cancel(object: Object<Manager>, tls: MakeRustlsConnect) {
 }
 
 async fn roll_back(object: Object<Manager>) {
-    let rolled_back = tokio::time::timeout(ROLL_BACK_MAX, object.client.batch_execute("ROLLBACK")).await;
+    let rolled_back =
+        tokio::time::timeout(ROLL_BACK_MAX, object.client.batch_execute("ROLLBACK")).await;
     if !matches!(rolled_back, Ok(Ok(()))) {
         drop(Object::take(object));
     }

@@ -29,14 +29,24 @@ pub async fn close_common_databases(admin: &Client) -> Done {
             "GRANT CONNECT, TEMPORARY ON DATABASE {name} TO CURRENT_USER; REVOKE CONNECT, TEMPORARY ON DATABASE {name} FROM PUBLIC"
         );
         admin.batch_execute(&close).await?;
-        tracing::info!(database = name, "only the administrator may connect to it now");
+        tracing::info!(
+            database = name,
+            "only the administrator may connect to it now"
+        );
     }
-    Ok(admin.batch_execute("SELECT pg_advisory_unlock_all()").await?)
+    Ok(admin
+        .batch_execute("SELECT pg_advisory_unlock_all()")
+        .await?)
 }
 
 /// Whether the service's database is there.
 pub async fn exists(admin: &Client, roles: &Roles) -> Result<bool, BoxError> {
-    let found = admin.query_opt("SELECT FROM pg_database WHERE datname = $1", &[&roles.database]).await?;
+    let found = admin
+        .query_opt(
+            "SELECT FROM pg_database WHERE datname = $1",
+            &[&roles.database],
+        )
+        .await?;
     Ok(found.is_some())
 }
 
@@ -44,27 +54,51 @@ pub async fn exists(admin: &Client, roles: &Roles) -> Result<bool, BoxError> {
 pub async fn provision(admin: &Connector, roles: &Roles, secrets: &Secrets) -> Result<(), Failure> {
     let doing = |what: &str| format!("{what} `{}` on the PostgreSQL server", roles.database);
     let connected = admin.connect().await;
-    let server = connected.map_err(Failure::doing("connecting to the PostgreSQL server of [capability.sql] url"))?;
+    let server = connected.map_err(Failure::doing(
+        "connecting to the PostgreSQL server of [capability.sql] url",
+    ))?;
     // The session's end gives the lock back.
-    server.client.batch_execute(LOCK).await.map_err(Failure::doing(doing("locking")))?;
-    let superuser = is_superuser(&server).await.map_err(Failure::doing(doing("looking at")))?;
-    create_roles(&server, roles, secrets, superuser).await.map_err(Failure::doing(doing("creating the roles of")))?;
-    create_database(&server, roles).await.map_err(Failure::doing(doing("creating")))?;
+    server
+        .client
+        .batch_execute(LOCK)
+        .await
+        .map_err(Failure::doing(doing("locking")))?;
+    let superuser = is_superuser(&server)
+        .await
+        .map_err(Failure::doing(doing("looking at")))?;
+    create_roles(&server, roles, secrets, superuser)
+        .await
+        .map_err(Failure::doing(doing("creating the roles of")))?;
+    create_database(&server, roles)
+        .await
+        .map_err(Failure::doing(doing("creating")))?;
     let mut inside = admin.clone();
     inside.config.dbname(&roles.database);
     let connected = inside.connect().await;
     let database = connected.map_err(Failure::doing(doing("connecting to")))?;
-    share(&database, roles, superuser).await.map_err(Failure::doing(doing("setting the rights in")))?;
+    share(&database, roles, superuser)
+        .await
+        .map_err(Failure::doing(doing("setting the rights in")))?;
     let host = connect_as(&inside, &roles.host, secrets).await?;
-    create_host_tables(&host, roles, secrets).await.map_err(Failure::doing(doing("creating the host's tables in")))?;
+    create_host_tables(&host, roles, secrets)
+        .await
+        .map_err(Failure::doing(doing("creating the host's tables in")))?;
     let owner = connect_as(&inside, &roles.owner, secrets).await?;
-    share_tables(&owner, roles).await.map_err(Failure::doing(doing("sharing the tables of")))
+    share_tables(&owner, roles)
+        .await
+        .map_err(Failure::doing(doing("sharing the tables of")))
 }
 
 /// A connection as one of the service's roles, without the limits of its guests.
-pub async fn connect_as(inside: &Connector, role: &str, secrets: &Secrets) -> Result<Connection, Failure> {
+pub async fn connect_as(
+    inside: &Connector,
+    role: &str,
+    secrets: &Secrets,
+) -> Result<Connection, Failure> {
     let connected = as_role(inside, role, secrets).connect().await;
-    connected.map_err(Failure::doing(format!("connecting to the PostgreSQL server as `{role}`")))
+    connected.map_err(Failure::doing(format!(
+        "connecting to the PostgreSQL server as `{role}`"
+    )))
 }
 
 /// How one of the service's roles connects.
@@ -75,17 +109,36 @@ pub fn as_role(inside: &Connector, role: &str, secrets: &Secrets) -> Connector {
 }
 
 async fn is_superuser(server: &Connection) -> Result<bool, BoxError> {
-    let row = server.client.query_one("SELECT rolsuper FROM pg_roles WHERE rolname = current_user", &[]).await?;
+    let row = server
+        .client
+        .query_one(
+            "SELECT rolsuper FROM pg_roles WHERE rolname = current_user",
+            &[],
+        )
+        .await?;
     Ok(row.get(0))
 }
 
-async fn create_roles(server: &Connection, roles: &Roles, secrets: &Secrets, superuser: bool) -> Done {
+async fn create_roles(
+    server: &Connection,
+    roles: &Roles,
+    secrets: &Secrets,
+    superuser: bool,
+) -> Done {
     for role in roles.all() {
-        let found = server.client.query_opt("SELECT FROM pg_roles WHERE rolname = $1", &[&role]).await?;
+        let found = server
+            .client
+            .query_opt("SELECT FROM pg_roles WHERE rolname = $1", &[&role])
+            .await?;
         let verb = if found.is_some() { "ALTER" } else { "CREATE" };
-        let powerless = if superuser { " NOSUPERUSER NOREPLICATION NOBYPASSRLS" } else { "" };
+        let powerless = if superuser {
+            " NOSUPERUSER NOREPLICATION NOBYPASSRLS"
+        } else {
+            ""
+        };
         // What the server gets and may log is a verifier, not the password.
-        let verifier = postgres_protocol::password::scram_sha_256(secrets.password(role).as_bytes());
+        let verifier =
+            postgres_protocol::password::scram_sha_256(secrets.password(role).as_bytes());
         let role = quoted(role);
         let say = format!(
             "{verb} ROLE {role} WITH LOGIN NOCREATEDB NOCREATEROLE NOINHERIT{powerless} PASSWORD {}",
@@ -94,7 +147,10 @@ async fn create_roles(server: &Connection, roles: &Roles, secrets: &Secrets, sup
         server.client.batch_execute(&say).await?;
         if !superuser {
             // To give it what it owns, one must be a member.
-            server.client.batch_execute(&format!("GRANT {role} TO CURRENT_USER")).await?;
+            server
+                .client
+                .batch_execute(&format!("GRANT {role} TO CURRENT_USER"))
+                .await?;
         }
     }
     Ok(())
@@ -104,7 +160,9 @@ async fn create_database(server: &Connection, roles: &Roles) -> Done {
     let name = quoted(&roles.database);
     if !exists(&server.client, roles).await? {
         // Text is compared and ordered by its bytes, as in SQLite.
-        let create = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'");
+        let create = format!(
+            "CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
+        );
         server.client.batch_execute(&create).await?;
         tracing::info!(database = roles.database, "created a database");
     }
@@ -143,11 +201,15 @@ async fn share(database: &Connection, roles: &Roles, superuser: bool) -> Done {
 
 async fn create_host_tables(host: &Connection, roles: &Roles, secrets: &Secrets) -> Done {
     let [rows, owner, _] = roles.all().map(quoted);
-    host.client.batch_execute("SET client_min_messages = warning").await?;
+    host.client
+        .batch_execute("SET client_min_messages = warning")
+        .await?;
     host.client.batch_execute(HOST).await?;
     let key = "INSERT INTO exprsn_host.keys (only_row, digest) VALUES (1, sha256(convert_to($1, 'UTF8')))
         ON CONFLICT (only_row) DO UPDATE SET digest = excluded.digest WHERE keys.digest <> excluded.digest";
-    host.client.execute(key, &[&secrets.host_key(&roles.database)]).await?;
+    host.client
+        .execute(key, &[&secrets.host_key(&roles.database)])
+        .await?;
     let share = format!(
         "GRANT USAGE ON SCHEMA exprsn_host TO {rows}, {owner};
          GRANT EXECUTE ON FUNCTION exprsn_host.announce TO {rows}, {owner};

@@ -87,7 +87,14 @@ mod tests {
         let roles = |name: &str| Roles::of(&ServiceName::parse(name).unwrap());
         assert_eq!(roles("exprsn-timeline").database, "exprsn_timeline");
         assert_eq!(roles("postgres").database, "exprsn$postgres");
-        let names = ["exprsn-a", "exprsn-a-owner", "exprsn-a-host", "a", "a-owner", "exprsn"];
+        let names = [
+            "exprsn-a",
+            "exprsn-a-owner",
+            "exprsn-a-host",
+            "a",
+            "a-owner",
+            "exprsn",
+        ];
         let mut all: Vec<String> = names
             .iter()
             .flat_map(|name| roles(name).all().map(str::to_owned))

@@ -1,6 +1,9 @@
 //! A guest's statements on a connection: how long, and what they answer.
 
-use super::{decode, encode, fault, pool::{Connection, Lease}};
+use super::{
+    decode, encode, fault,
+    pool::{Connection, Lease},
+};
 use crate::{
     name::ServiceName,
     sql::{
@@ -65,7 +68,9 @@ impl<'a> Run<'a> {
 
     /// When a statement that begins now has taken too long.
     fn statement_deadline(&self) -> tokio::time::Instant {
-        self.deadline.min(Instant::now() + self.limits.statement_max).into()
+        self.deadline
+            .min(Instant::now() + self.limits.statement_max)
+            .into()
     }
 
     /// Runs a statement that returns rows, after the words of `prelude` in the same message.
@@ -79,7 +84,11 @@ impl<'a> Run<'a> {
         lease.unfinished = true;
         let answering = self.answer(lease.connection(), prelude, statement, budget);
         let done = timeout_at(self.statement_deadline(), answering).await;
-        self.settle(lease, &statement.text, done.unwrap_or(Err(Stop::Cancel(Error::timeout()))))
+        self.settle(
+            lease,
+            &statement.text,
+            done.unwrap_or(Err(Stop::Cancel(Error::timeout()))),
+        )
     }
 
     /// Runs a statement and counts the rows that it changed.
@@ -92,19 +101,34 @@ impl<'a> Run<'a> {
         lease.unfinished = true;
         let counting = self.count(lease.connection(), prelude, statement);
         let done = timeout_at(self.statement_deadline(), counting).await;
-        self.settle(lease, &statement.text, done.unwrap_or(Err(Stop::Cancel(Error::timeout()))))
+        self.settle(
+            lease,
+            &statement.text,
+            done.unwrap_or(Err(Stop::Cancel(Error::timeout()))),
+        )
     }
 
     /// Says the host's own words.
     pub async fn say(&self, lease: &mut Lease, words: &str) -> Result<(), (Error, After)> {
         lease.unfinished = true;
-        let said = timeout_at(self.statement_deadline(), lease.connection().client.batch_execute(words)).await;
-        let said = said.map_or(Err(Stop::Cancel(Error::timeout())), |said| said.map_err(Stop::Server));
+        let said = timeout_at(
+            self.statement_deadline(),
+            lease.connection().client.batch_execute(words),
+        )
+        .await;
+        let said = said.map_or(Err(Stop::Cancel(Error::timeout())), |said| {
+            said.map_err(Stop::Server)
+        });
         self.settle(lease, "", said)
     }
 
     /// What became of a statement, and of the connection under it.
-    pub fn settle<T>(&self, lease: &mut Lease, text: &str, done: Result<T, Stop>) -> Result<T, (Error, After)> {
+    pub fn settle<T>(
+        &self,
+        lease: &mut Lease,
+        text: &str,
+        done: Result<T, Stop>,
+    ) -> Result<T, (Error, After)> {
         lease.unfinished = matches!(done, Err(Stop::Cancel(_)));
         done.map_err(|stop| match stop {
             Stop::Refused(error) => (error, After::Same),
@@ -149,13 +173,21 @@ impl<'a> Run<'a> {
         statement: &Statement,
     ) -> Result<(Prepared, RowStream), Stop> {
         let (prepared, prelude) = ready(connection, prelude, &statement.text).await?;
-        let values = encode::encode(&prepared, &statement.parameters, self.limits.value_bytes_max);
+        let values = encode::encode(
+            &prepared,
+            &statement.parameters,
+            self.limits.value_bytes_max,
+        );
         let values = values.map_err(Stop::Refused)?;
         let client = &connection.client;
         let rows = if prelude.is_empty() {
             client.query_raw(&prepared, values).await?
         } else {
-            let (before, rows) = join(client.batch_execute(prelude), client.query_raw(&prepared, values)).await;
+            let (before, rows) = join(
+                client.batch_execute(prelude),
+                client.query_raw(&prepared, values),
+            )
+            .await;
             before?;
             rows?
         };
@@ -169,13 +201,21 @@ impl<'a> Run<'a> {
         statement: &Statement,
     ) -> Result<u64, Stop> {
         let (prepared, prelude) = ready(connection, prelude, &statement.text).await?;
-        let values = encode::encode(&prepared, &statement.parameters, self.limits.value_bytes_max);
+        let values = encode::encode(
+            &prepared,
+            &statement.parameters,
+            self.limits.value_bytes_max,
+        );
         let values = values.map_err(Stop::Refused)?;
         let client = &connection.client;
         if prelude.is_empty() {
             return Ok(client.execute_raw(&prepared, values).await?);
         }
-        let (before, count) = join(client.batch_execute(prelude), client.execute_raw(&prepared, values)).await;
+        let (before, count) = join(
+            client.batch_execute(prelude),
+            client.execute_raw(&prepared, values),
+        )
+        .await;
         before?;
         Ok(count?)
     }
@@ -198,7 +238,11 @@ async fn ready<'a>(
 
 /// The names of a statement's columns.
 pub fn columns(prepared: &Prepared) -> Vec<String> {
-    prepared.columns().iter().map(|column| column.name().to_owned()).collect()
+    prepared
+        .columns()
+        .iter()
+        .map(|column| column.name().to_owned())
+        .collect()
 }
 
 /// Reads the rest of an answer that is refused.

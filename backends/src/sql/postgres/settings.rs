@@ -1,7 +1,10 @@
 //! How the server is reached, and the connections that one service may hold.
 
 use crate::sql::Failure;
-use rustls::{ClientConfig, RootCertStore, pki_types::{CertificateDer, pem::PemObject as _}};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 use std::{fmt, path::PathBuf, str::FromStr as _, sync::Arc, time::Duration};
 use tokio_postgres::Config;
 use tokio_postgres_rustls::MakeRustlsConnect;

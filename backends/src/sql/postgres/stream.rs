@@ -31,10 +31,15 @@ struct Pump {
 }
 
 /// Starts a stream. It goes on in the background, until its rows or its receiver end.
-pub async fn open(database: &PostgresDatabase, call: Call, statement: Statement) -> Result<RowStream> {
+pub async fn open(
+    database: &PostgresDatabase,
+    call: Call,
+    statement: Statement,
+) -> Result<RowStream> {
     let waiting = database.inner.streams.clone().acquire_owned();
     let permit = timeout_at(call.deadline.into(), waiting).await;
-    let permit = permit.map_err(|_| Error::limit("as many streams are being read as sql_streams_max allows"))?;
+    let permit = permit
+        .map_err(|_| Error::limit("as many streams are being read as sql_streams_max allows"))?;
     let (sender, rows) = flume::bounded(STREAM_WAITING_MAX);
     let pump = Pump {
         lease: database.lend(call).await?,
@@ -59,12 +64,20 @@ impl Pump {
         self.lease.unfinished = true;
         self.lease.in_transaction = true;
         // The whole may take longer than one statement; each batch of rows may not.
-        let left = run.deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
+        let left = run
+            .deadline
+            .saturating_duration_since(Instant::now())
+            .as_millis()
+            .max(1);
         let begin = format!("BEGIN READ ONLY; SET LOCAL statement_timeout = {left}");
         let pumped = self.pump(&run, &begin, &statement, head).await;
-        let goes_on = run.settle(&mut self.lease, &statement.text, pumped).map_err(|(error, _)| error)?;
+        let goes_on = run
+            .settle(&mut self.lease, &statement.text, pumped)
+            .map_err(|(error, _)| error)?;
         if goes_on {
-            run.say(&mut self.lease, "COMMIT").await.map_err(|(error, _)| error)?;
+            run.say(&mut self.lease, "COMMIT")
+                .await
+                .map_err(|(error, _)| error)?;
             self.lease.in_transaction = false;
         } else {
             self.lease.unfinished = true;
@@ -82,7 +95,8 @@ impl Pump {
     ) -> Result<bool, Stop> {
         let limits = run.limits;
         let late = |_| Stop::Cancel(Error::timeout());
-        let until = || tokio::time::Instant::from(run.deadline.min(Instant::now() + limits.statement_max));
+        let until =
+            || tokio::time::Instant::from(run.deadline.min(Instant::now() + limits.statement_max));
         let sending = run.send(self.lease.connection(), begin, statement);
         let (prepared, rows) = timeout_at(until(), sending).await.map_err(late)??;
         let mut rows = pin!(rows);

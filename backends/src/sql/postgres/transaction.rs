@@ -4,7 +4,7 @@ use super::{
     PostgresDatabase,
     pool::Lease,
     run::{After, Run},
-    words::{self, Kind},
+    words,
 };
 use crate::{
     sql::{
@@ -59,14 +59,21 @@ struct Open {
 
 /// Begins a transaction.
 pub async fn begin(database: &PostgresDatabase, call: Call) -> Result<PostgresTransaction> {
-    let permit = database.inner.transactions.clone().try_acquire_owned().map_err(|_| {
-        let max = database.inner.limits.transactions_max;
-        Error::limit(format!("{max} transactions are open or waiting"))
-    })?;
+    let permit = database
+        .inner
+        .transactions
+        .clone()
+        .try_acquire_owned()
+        .map_err(|_| {
+            let max = database.inner.limits.transactions_max;
+            Error::limit(format!("{max} transactions are open or waiting"))
+        })?;
     let mut lease = database.lend(call).await?;
     let run = Run::new(&database.inner.service, &database.inner.limits, call);
     lease.in_transaction = true;
-    run.say(&mut lease, "BEGIN; SAVEPOINT s").await.map_err(|(error, _)| error)?;
+    run.say(&mut lease, "BEGIN; SAVEPOINT s")
+        .await
+        .map_err(|(error, _)| error)?;
     let total = Call {
         deadline: run.deadline,
         ..call
@@ -81,7 +88,11 @@ pub async fn begin(database: &PostgresDatabase, call: Call) -> Result<PostgresTr
         database: database.clone(),
         state: Mutex::new(State::Open(Box::new(open))),
     });
-    database.inner.background.spawn(watch(Arc::downgrade(&inner), database.clone(), run.deadline));
+    database.inner.background.spawn(watch(
+        Arc::downgrade(&inner),
+        database.clone(),
+        run.deadline,
+    ));
     Ok(PostgresTransaction {
         inner,
         call: total,
@@ -140,14 +151,17 @@ impl PostgresTransaction {
         let mut budget = Budget::of(step.run.limits);
         let open = step.state.open();
         let prelude = open.prelude();
-        let done = step.run.query(&mut open.lease, prelude, &statement, &mut budget).await;
+        let done = step
+            .run
+            .query(&mut open.lease, prelude, &statement, &mut budget)
+            .await;
         step.state.settle(done)
     }
 
     async fn run_execute(&self, call: Call, statement: Statement) -> Result<u64> {
         let kind = words::judge(&statement.text, call.rights)?;
         let count = self.run_unjudged(call, statement).await?;
-        Ok(if kind == Kind::Writes { count } else { 0 })
+        Ok(if kind.counts() { count } else { 0 })
     }
 
     async fn run_unjudged(&self, call: Call, statement: Statement) -> Result<u64> {
@@ -170,7 +184,11 @@ impl PostgresTransaction {
         if done.is_ok() {
             open.lease.in_transaction = false;
         }
-        *step.state = State::Ended(if done.is_ok() { Error::ended } else { Error::lost });
+        *step.state = State::Ended(if done.is_ok() {
+            Error::ended
+        } else {
+            Error::lost
+        });
         done.map_err(|(error, _)| error)
     }
 
@@ -255,6 +273,7 @@ impl Transaction for PostgresTransaction {
 
 impl fmt::Debug for PostgresTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresTransaction").finish_non_exhaustive()
+        f.debug_struct("PostgresTransaction")
+            .finish_non_exhaustive()
     }
 }

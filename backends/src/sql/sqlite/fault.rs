@@ -56,10 +56,12 @@ impl Fault {
     pub(super) fn into_error(self, service: &ServiceName) -> Error {
         match self {
             Self::Guest(error) => error,
-            Self::Writes => Error::Invalid("the statement writes where only reading is possible".to_owned()),
+            Self::Writes => {
+                Error::Invalid("the statement writes where only reading is possible".to_owned())
+            }
             Self::Engine(sqlite::Error::Sqlite(error)) => {
                 of_sqlite(error).unwrap_or_else(|error| Error::away(service, &error))
-            },
+            }
             Self::Engine(sqlite::Error::Overloaded) => {
                 Error::Unavailable("too many requests wait for the database".to_owned())
             }
@@ -105,9 +107,9 @@ fn of_sqlite(error: rusqlite::Error) -> Result<Error, rusqlite::Error> {
         ErrorCode::TooBig => {
             Error::Limit("a value or row is larger than sql_value_bytes_max".to_owned())
         }
-        ErrorCode::DiskFull => Error::Limit(
-            "the database is full: sql_database_bytes_max or the disk".to_owned(),
-        ),
+        ErrorCode::DiskFull => {
+            Error::Limit("the database is full: sql_database_bytes_max or the disk".to_owned())
+        }
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
             Error::Unavailable("the database is busy".to_owned())
         }

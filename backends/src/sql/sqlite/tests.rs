@@ -141,10 +141,7 @@ async fn nothing_outside_its_own_rows_is_reachable() {
                     .database
                     .query(call(rights), statement(&sql, &[]))
                     .await;
-                assert!(
-                    matches!(refused, Err(Error::Denied(_))),
-                    "{refused:?}"
-                );
+                assert!(matches!(refused, Err(Error::Denied(_))), "{refused:?}");
                 continue;
             }
             denied(&bench, rights, &sql).await;
@@ -202,10 +199,7 @@ async fn a_view_or_trigger_gains_nothing() {
         .is_ok()
     {
         let refused = bench.execute("INSERT INTO t (v) VALUES ('a')", &[]).await;
-        assert!(
-            matches!(refused, Err(Error::Denied(_))),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(Error::Denied(_))), "{refused:?}");
     }
 }
 
@@ -387,7 +381,6 @@ async fn every_value_comes_back_as_it_is_stored() {
     }
 }
 
-
 #[tokio::test(flavor = "multi_thread")]
 async fn placeholders_of_sqlite_are_not_ours() {
     let bench = Bench::new().await;
@@ -435,7 +428,6 @@ async fn placeholders_of_sqlite_are_not_ours() {
     }
 }
 
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_engine_makes_no_larger_value() {
     let limits = Limits {
@@ -465,4 +457,3 @@ async fn the_engine_makes_no_larger_value() {
     limited("SELECT zeroblob(3000)", "sql_result_bytes_max").await;
     limited("SELECT zeroblob(20000)", "sql_value_bytes_max").await;
 }
-
