@@ -13,8 +13,8 @@ pub mod clock;
 pub mod events;
 pub mod name;
 pub mod queue;
+pub mod redis;
 pub mod sql;
 pub mod sqlite;
-#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod trace;

@@ -7,7 +7,11 @@ pub mod backend;
 pub mod check;
 pub mod job;
 pub mod limits;
+pub mod redis;
 pub mod schedule;
 pub mod sqlite;
+
+#[cfg(test)]
+mod conformance;
 
 pub use job::{Backoff, EVENTS_PREFIX, ID_BYTES_MAX, Job, NewJob};

@@ -4,8 +4,13 @@
 //! Only scope (which queue, which topic, which host) is checked at call time.
 
 use crate::{
-    ca::Authority, config::PlatformConfig, library::Library, manifest::Manifest, name::ServiceName,
-    store::StoreState, telemetry::Metrics,
+    ca::Authority,
+    config::{Backends, PlatformConfig},
+    library::Library,
+    manifest::Manifest,
+    name::ServiceName,
+    store::StoreState,
+    telemetry::Metrics,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{future::Future, path::PathBuf, sync::Arc};
@@ -16,6 +21,7 @@ pub struct Boot {
     /// The data directory; a capability keeps its files in a folder or file of its own name.
     pub data: PathBuf,
     pub config: Arc<PlatformConfig>,
+    pub backends: Backends,
     /// Runs what belongs to no request: relays, compaction, key generation.
     pub background: tokio::runtime::Handle,
     pub metrics: Arc<Metrics>,

@@ -4,6 +4,7 @@
 //! line at fault.
 
 use crate::{approval::Approvals, capability::Configs, name::ServiceName};
+use exprsn_backends::redis::{Redis, Tls};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 use wasmtime::{Result, error::Context as _, format_err};
@@ -15,10 +16,84 @@ pub struct Config {
     pub platform: PlatformConfig,
     /// What each capability is backed by.
     pub capability: Configs,
+    /// Servers that keep data for several hosts.
+    pub backends: Backends,
     /// Limits of every service, unless its own say otherwise.
     pub limits: toml::Table,
     /// Services to run, by full name.
     pub service: BTreeMap<ServiceName, ServiceConfig>,
+}
+
+/// Servers that a capability's `backend` may name.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Backends {
+    pub redis: RedisServer,
+}
+
+/// `[backends.redis]`. Not printable, because a URL may hold a password.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedisServer {
+    /// `redis://[user:password@]host[:port][/database]`, or `$NAME`: what the environment's variable of that name holds.
+    pub url: String,
+    /// A PEM file of certificates that a server of `rediss://` is trusted by; empty is the system's.
+    pub ca_file: String,
+    /// A PEM file of the certificate shown to the server; empty is none.
+    pub certificate_file: String,
+    /// A PEM file of its key.
+    pub key_file: String,
+}
+
+impl RedisServer {
+    /// The server, not yet asked anything. Each capability has a connection of its own, so that none waits for another's.
+    pub fn open(&self, wanted_by: &str) -> Result<Redis> {
+        if self.url.is_empty() {
+            return Err(format_err!(
+                "[{wanted_by}] backend is \"redis\", and there is no server: write its url into [backends.redis] in \
+                 platform.toml"
+            ));
+        }
+        let url = match self.url.strip_prefix('$') {
+            Some(name) => std::env::var(name).map_err(|_| {
+                format_err!("[backends.redis] url names the variable {name}, which is not set")
+            })?,
+            None => self.url.clone(),
+        };
+        let opened = match self.tls()? {
+            Some(tls) => Redis::with_tls(url.as_str(), tls),
+            None => Redis::new(url.as_str()),
+        };
+        opened.map_err(|error| {
+            format_err!(
+                "[backends.redis] url must be like redis://user:password@host:6379/0: {error}"
+            )
+        })
+    }
+
+    /// The certificates, where any are named.
+    fn tls(&self) -> Result<Option<Tls>> {
+        let named = [&self.ca_file, &self.certificate_file, &self.key_file];
+        if named.iter().all(|file| file.is_empty()) {
+            return Ok(None);
+        }
+        let read = |key: &str, file: &str| {
+            std::fs::read(file)
+                .map_err(|error| format_err!("[backends.redis] {key} `{file}`: {error}"))
+        };
+        let trusted = match self.ca_file.as_str() {
+            "" => None,
+            file => Some(read("ca_file", file)?),
+        };
+        let identity = match (self.certificate_file.as_str(), self.key_file.as_str()) {
+            ("", "") => None,
+            (certificate, key) => Some((
+                read("certificate_file", certificate)?,
+                read("key_file", key)?,
+            )),
+        };
+        Ok(Some(Tls { trusted, identity }))
+    }
 }
 
 /// The host itself.
@@ -358,6 +433,25 @@ mod tests {
             "as-requested",
         );
         check("[service.Bad]\ncomponent = \"a\"", "Bad");
+    }
+
+    #[test]
+    fn a_redis_that_is_not_there_is_named_with_the_remedy() {
+        let error = |url: &str| {
+            let server = RedisServer {
+                url: url.to_owned(),
+                ..RedisServer::default()
+            };
+            let opened = server.open("capability.queue");
+            opened
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default()
+        };
+        assert!(error("").contains("[capability.queue]") && error("").contains("[backends.redis]"));
+        assert!(error("$EXPRSN_NO_SUCH_VARIABLE").contains("EXPRSN_NO_SUCH_VARIABLE"));
+        assert!(error("http://localhost").contains("redis://"));
+        assert_eq!(error("redis://localhost:6379/0"), "");
     }
 
     #[test]

@@ -247,12 +247,18 @@ impl Platform {
         let planned = memory.plan(files, options.services.is_none()).await?;
         let planned = placed(&config, planned)?;
         let registry = Arc::new(Registry::default());
-        let broker = queue::Broker::open(&options.data, &background, &configs.queue)?;
+        let broker = queue::Broker::connect(
+            &options.data,
+            &background,
+            &configs.queue,
+            &config.backends.redis,
+        )?;
         let metrics = Metrics::new();
         broker.measure(&metrics);
         let boot = Boot {
             data: options.data.clone(),
             config: Arc::new(config.platform.clone()),
+            backends: config.backends.clone(),
             background,
             metrics,
             authority: authority.clone(),

@@ -11,6 +11,7 @@ mod embed;
 mod grants;
 mod manifest;
 mod new;
+mod services;
 mod shell;
 mod test;
 mod tidy;

@@ -4,7 +4,7 @@
 
 use crate::build_components::{Kind, Request, build_components, build_host};
 use crate::shell::{Result, Steps, bold, cargo, green, run, say, target_dir};
-use crate::{ci_cache, tidy, toolchain};
+use crate::{ci_cache, services, tidy, toolchain};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,7 +15,7 @@ const LINTS: [&str; 5] = ["--", "-D", "warnings", "-D", "clippy::too_many_lines"
 pub fn test(root: &Path, filter: Option<&str>) -> Result<()> {
     let _alone = ci_cache::prepare(root)?;
     let guests = Kind::Guests.workspace(root).join("Cargo.toml").is_file();
-    let mut steps = Steps::new(if filter.is_some() { 3 } else { 8 } + usize::from(guests));
+    let mut steps = Steps::new(if filter.is_some() { 4 } else { 9 } + usize::from(guests));
     if filter.is_none() {
         steps.step("format", || format(root))?;
         steps.step("tidy", || tidy::tidy(root))?;
@@ -34,7 +34,8 @@ pub fn test(root: &Path, filter: Option<&str>) -> Result<()> {
         steps.step("clippy: host", || run(clippy_host(root).args(LINTS)))?;
     }
     steps.step("host", || build_host(root))?;
-    steps.step("tests: host and xtask", || {
+    steps.step("services for tests", services::provision)?;
+    steps.step("tests: backends, host and xtask", || {
         let mut tests = host_tests(root, filter);
         // The tests build an extension as a stranger would: with the `cargo` on PATH.
         if let Some(folder) = toolchain::provision()?.cargo_folder()? {

@@ -11,6 +11,8 @@
 
 mod debian;
 
+pub use debian::{install_with, privileged_apt, update_lists};
+
 use crate::shell::{Failure, Result, cargo, command, entries, file_name, on_path, output, say};
 use std::path::PathBuf;
 use std::process::Command;

@@ -40,23 +40,27 @@ pub fn take(state: Option<State>, rate: Rate, tokens: u64, now_ms: u64) -> (Stat
     let allowed = wanted <= filled;
     let left = if allowed { filled - wanted } else { filled };
     let at_ms = state.map_or(now_ms, |state| state.at_ms.max(now_ms));
-    let answer = Answer {
-        allowed,
-        remaining: left as u64,
-        retry_after_ms: if allowed {
-            0
-        } else {
-            wait_ms(wanted, filled, rate)
-        },
-        reset_ms: wait_ms(capacity, left, rate),
-    };
     (
         State {
             tokens: left,
             at_ms,
         },
-        answer,
+        answer(allowed, left, rate, tokens),
     )
+}
+
+/// What is answered when `left` tokens are in the bucket after a request for `tokens`.
+pub(super) fn answer(allowed: bool, left: f64, rate: Rate, tokens: u64) -> Answer {
+    Answer {
+        allowed,
+        remaining: left as u64,
+        retry_after_ms: if allowed {
+            0
+        } else {
+            wait_ms(tokens as f64, left, rate)
+        },
+        reset_ms: wait_ms(rate.capacity as f64, left, rate),
+    }
 }
 
 /// Milliseconds until a bucket that holds `held` will hold `wanted`.

@@ -1,6 +1,10 @@
 //! The memory backend: a bounded map for each service, which forgets what was not used for longest.
 
-use super::bucket::{self, Answer, Rate};
+use super::{
+    backend::{self, Backend, Error, TTL_MS_MAX},
+    bucket::{self, Answer, Rate},
+};
+use futures::future::{BoxFuture, FutureExt as _, ready};
 use moka::{Expiry, ops::compute::Op, policy::EvictionPolicy, sync::Cache};
 use std::{
     fmt,
@@ -10,22 +14,10 @@ use std::{
 
 /// What an entry costs beside its key and value, in bytes.
 const ENTRY_BYTES: usize = 128;
-/// Longest time that an entry is kept, in milliseconds: a year.
-const TTL_MS_MAX: u64 = 366 * 24 * 3_600_000;
-
-/// Why a value could not be changed.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Error {
-    /// Incrementing what is not a number, or beyond what fits.
-    Invalid(String),
-}
-
 /// The short-lived values of one service. Clones share them.
 #[derive(Clone)]
 pub struct Memory {
     entries: Cache<Key, Entry>,
-    /// What a bucket's clock counts from.
-    epoch: Instant,
 }
 
 /// Values and buckets have names of their own.
@@ -91,10 +83,7 @@ impl Memory {
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(AtItsTime)
             .build();
-        Self {
-            entries,
-            epoch: Instant::now(),
-        }
+        Self { entries }
     }
 
     pub fn get(&self, key: &str) -> Option<Arc<[u8]>> {
@@ -145,10 +134,10 @@ impl Memory {
                     }) => (number(&text)?, expires),
                     _ => (0, expiry(ttl_ms)),
                 };
-                sum = number.checked_add(by).ok_or_else(|| {
-                    Error::Invalid(format!("{number} + {by} does not fit into 64 bits"))
-                })?;
-                Ok(Op::Put(Entry {
+                sum = number
+                    .checked_add(by)
+                    .ok_or_else(|| Error::too_great(number, by))?;
+                Ok::<_, Error>(Op::Put(Entry {
                     content: Content::Value(sum.to_string().into_bytes().into()),
                     expires,
                 }))
@@ -157,7 +146,7 @@ impl Memory {
     }
 
     /// Takes `tokens` from a bucket, atomically. A bucket that is full again is forgotten.
-    pub fn take_tokens(&self, key: &str, rate: Rate, tokens: u64) -> Answer {
+    pub fn take_tokens(&self, key: &str, rate: Rate, tokens: u64, now_ms: u64) -> Answer {
         let mut answer = None;
         self.entries
             .entry(Key::Bucket(key.into()))
@@ -166,7 +155,6 @@ impl Memory {
                     Some(Content::Bucket(state)) => Some(state),
                     _ => None,
                 };
-                let now_ms = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let (state, given) = bucket::take(state, rate, tokens, now_ms);
                 answer = Some(given);
                 // One millisecond more than until it is full: never forgotten while it is not.
@@ -189,7 +177,57 @@ fn number(text: &[u8]) -> Result<i64, Error> {
     let text = std::str::from_utf8(text)
         .ok()
         .and_then(|text| text.parse().ok());
-    text.ok_or_else(|| Error::Invalid("the value is not a whole number".to_owned()))
+    text.ok_or_else(Error::not_a_number)
+}
+
+impl Backend for Memory {
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, backend::Result<Option<Vec<u8>>>> {
+        let value = Memory::get(self, key).map(|value| value.to_vec());
+        ready(Ok(value)).boxed()
+    }
+
+    fn set<'a>(
+        &'a self,
+        key: &'a str,
+        value: Vec<u8>,
+        ttl_ms: Option<u64>,
+    ) -> BoxFuture<'a, backend::Result<()>> {
+        Memory::set(self, key, value, ttl_ms);
+        ready(Ok(())).boxed()
+    }
+
+    fn set_if_absent<'a>(
+        &'a self,
+        key: &'a str,
+        value: Vec<u8>,
+        ttl_ms: Option<u64>,
+    ) -> BoxFuture<'a, backend::Result<bool>> {
+        ready(Ok(Memory::set_if_absent(self, key, value, ttl_ms))).boxed()
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, backend::Result<bool>> {
+        ready(Ok(Memory::delete(self, key))).boxed()
+    }
+
+    fn increment<'a>(
+        &'a self,
+        key: &'a str,
+        by: i64,
+        ttl_ms: Option<u64>,
+    ) -> BoxFuture<'a, backend::Result<i64>> {
+        ready(Memory::increment(self, key, by, ttl_ms)).boxed()
+    }
+
+    fn take_tokens<'a>(
+        &'a self,
+        key: &'a str,
+        rate: Rate,
+        tokens: u64,
+        now_ms: i64,
+    ) -> BoxFuture<'a, backend::Result<Answer>> {
+        let now_ms = u64::try_from(now_ms).unwrap_or_default();
+        ready(Ok(Memory::take_tokens(self, key, rate, tokens, now_ms))).boxed()
+    }
 }
 
 impl fmt::Debug for Memory {
@@ -209,55 +247,6 @@ mod tests {
         memory
             .get(key)
             .map(|value| String::from_utf8(value.to_vec()).unwrap())
-    }
-
-    #[test]
-    fn values_come_and_go() {
-        let memory = Memory::new(1 << 20);
-        assert_eq!(text(&memory, "a"), None);
-        memory.set("a", b"1".to_vec(), None);
-        assert!(!memory.set_if_absent("a", b"2".to_vec(), None));
-        assert_eq!(text(&memory, "a").as_deref(), Some("1"));
-        assert!(memory.delete("a") && !memory.delete("a"));
-        assert!(memory.set_if_absent("a", b"2".to_vec(), None));
-        assert_eq!(text(&memory, "a").as_deref(), Some("2"));
-    }
-
-    #[test]
-    fn values_expire() {
-        let memory = Memory::new(1 << 20);
-        memory.set("short", vec![1], Some(1));
-        memory.set("long", vec![1], Some(u64::MAX));
-        memory.increment("count", 1, Some(1)).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while memory.get("short").is_some() && Instant::now() < deadline {
-            thread::yield_now();
-        }
-        assert_eq!(
-            (text(&memory, "short"), memory.get("long").is_some()),
-            (None, true)
-        );
-        while Instant::now() < deadline && memory.get("count").is_some() {
-            thread::yield_now();
-        }
-        assert_eq!(memory.increment("count", 5, None), Ok(5));
-    }
-
-    #[test]
-    fn increments_keep_the_first_ttl() {
-        let memory = Memory::new(1 << 20);
-        memory.increment("n", 1, Some(60_000)).unwrap();
-        let expires = |memory: &Memory| {
-            memory
-                .entries
-                .get(&Key::Value("n".into()))
-                .unwrap()
-                .expires
-                .unwrap()
-        };
-        let first = expires(&memory);
-        memory.increment("n", 1, Some(90_000)).unwrap();
-        assert_eq!(expires(&memory), first);
     }
 
     #[test]
@@ -290,7 +279,7 @@ mod tests {
         let allowed: usize = thread::scope(|scope| {
             let taker = || {
                 (0..50)
-                    .filter(|_| memory.take_tokens("k", rate, 1).allowed)
+                    .filter(|_| memory.take_tokens("k", rate, 1, 0).allowed)
                     .count()
             };
             let takers: Vec<_> = (0..4).map(|_| scope.spawn(taker)).collect();

@@ -53,6 +53,23 @@ impl From<rusqlite::Error> for Error {
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Queues that a broker keeps.
+pub(super) const QUEUES_MAX: u64 = 10_000;
+
+/// There is no room for another queue.
+pub(super) fn too_many_queues() -> Error {
+    Error::LimitExceeded(format!(
+        "there are {QUEUES_MAX} queues, which is as many as may be"
+    ))
+}
+
+/// The queue takes no more jobs.
+pub(super) fn full_queue(queue: &str, pending: u64, pending_max: u64) -> Error {
+    Error::LimitExceeded(format!(
+        "queue `{queue}` holds {pending} jobs to be done, and pending_max is {pending_max}"
+    ))
+}
+
 /// Something to be delivered exactly once per id, such as a row of an outbox.
 #[derive(Clone, Debug)]
 pub enum Message {
@@ -152,8 +169,13 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
         now_ms: i64,
     ) -> BoxFuture<'_, Result<Taken>>;
 
-    /// Renews leases until `until_ms`; answers the claims that are void.
-    fn extend(&self, claims: Vec<Claim>, until_ms: i64) -> BoxFuture<'_, Result<Vec<Claim>>>;
+    /// Renews leases for `lease_ms` from now on; answers the claims that are void.
+    fn extend(
+        &self,
+        claims: Vec<Claim>,
+        lease_ms: u64,
+        now_ms: i64,
+    ) -> BoxFuture<'_, Result<Vec<Claim>>>;
 
     /// Returns jobs whose lease has expired to their queues; one that stalled more than `stalled_max` times fails.
     ///

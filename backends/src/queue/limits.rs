@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    pub backend: Kind,
     /// A job's data, and a worker's answer.
     pub data_bytes_max: usize,
     /// An event's data.
@@ -33,9 +34,20 @@ pub struct Config {
     pub writes_waiting_max: usize,
 }
 
+/// What keeps jobs and events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A file in the data directory.
+    Sqlite,
+    /// The server of `[backends.redis]`, for all hosts together.
+    Redis,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
+            backend: Kind::Sqlite,
             data_bytes_max: 1 << 20,
             event_bytes_max: 1 << 20,
             batch_max: 1_000,

@@ -1,6 +1,7 @@
 //! Cron expressions: when the next occurrence is due, in UTC.
 
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use croner::Cron;
 use std::str::FromStr as _;
 
@@ -17,8 +18,15 @@ pub fn check(cron: &str) -> Result<(), String> {
 
 /// When `cron` is due next, strictly after `after_ms`, both in milliseconds since the Unix epoch; none where it never is.
 pub fn next_due(cron: &str, after_ms: i64) -> Option<i64> {
+    next_due_in(cron, None, after_ms)
+}
+
+/// The same by the clocks of `zone`, a name such as `Europe/Vienna`; UTC where it is absent, none where it is unknown.
+pub(super) fn next_due_in(cron: &str, zone: Option<&str>, after_ms: i64) -> Option<i64> {
+    let zone = Tz::from_str(zone.unwrap_or("UTC")).ok()?;
     // Occurrences are whole seconds; croner would carry the fraction along.
-    let after = DateTime::<Utc>::from_timestamp(after_ms.div_euclid(1_000), 0)?;
+    let after =
+        DateTime::<Utc>::from_timestamp(after_ms.div_euclid(1_000), 0)?.with_timezone(&zone);
     let cron = Cron::from_str(cron).ok()?;
     cron.find_next_occurrence(&after, false)
         .ok()

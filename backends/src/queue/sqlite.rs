@@ -147,7 +147,13 @@ impl Backend for SqliteBackend {
         })
     }
 
-    fn extend(&self, claims: Vec<Claim>, until_ms: i64) -> BoxFuture<'_, Result<Vec<Claim>>> {
+    fn extend(
+        &self,
+        claims: Vec<Claim>,
+        lease_ms: u64,
+        now_ms: i64,
+    ) -> BoxFuture<'_, Result<Vec<Claim>>> {
+        let until_ms = now_ms.saturating_add_unsigned(lease_ms);
         self.write(move |connection, _| settle::extend(connection, &claims, until_ms))
     }
 

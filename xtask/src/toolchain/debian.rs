@@ -129,11 +129,17 @@ fn install(packages: &[&str]) -> Result<()> {
     if install_with(&apt, &missing).is_ok() {
         return Ok(());
     }
-    output(apt_get(&apt).arg("update")).map_err(|failure| no_way(&failure.to_string()))?;
+    update_lists(&apt).map_err(|failure| no_way(&failure.to_string()))?;
     install_with(&apt, &missing).map_err(|failure| no_way(&failure.to_string()))
 }
 
-fn install_with(apt: &[&str], packages: &[&str]) -> Result<()> {
+/// Fetches the lists of packages, by apt-get as `apt` says.
+pub fn update_lists(apt: &[&str]) -> Result<()> {
+    output(apt_get(apt).arg("update")).map(drop)
+}
+
+/// Installs packages, by apt-get as `apt` says.
+pub fn install_with(apt: &[&str], packages: &[&str]) -> Result<()> {
     output(
         apt_get(apt)
             .args(["install", "-y", "--no-install-recommends"])
@@ -152,7 +158,7 @@ fn apt_get(words: &[&str]) -> Command {
 }
 
 /// `apt-get` as root: directly, or through a sudo that asks no password.
-fn privileged_apt() -> Option<Vec<&'static str>> {
+pub fn privileged_apt() -> Option<Vec<&'static str>> {
     if output(command("id").arg("-u")).is_ok_and(|id| id.trim() == "0") {
         return Some(vec!["apt-get"]);
     }

@@ -7,7 +7,7 @@ use crate::{
     events::{Event, delivery_queue},
     name::{ServiceName, matches},
     queue::{
-        backend::{Delivered, Error, Message, Result, Subscription},
+        backend::{Delivered, Message, Result, Subscription, full_queue},
         job::NewJob,
     },
 };
@@ -38,10 +38,7 @@ pub(super) fn add_many(
 fn ensure_room(queue: &Queue, more: u64, pending_max: u64) -> Result<()> {
     let pending = queue.counts.pending();
     if pending.saturating_add(more) > pending_max {
-        return Err(Error::LimitExceeded(format!(
-            "queue `{}` holds {pending} jobs to be done, and pending_max is {pending_max}",
-            queue.name
-        )));
+        return Err(full_queue(&queue.name, pending, pending_max));
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use crate::{
     name::ServiceName,
     queue::{
-        backend::{Error, Result},
+        backend::{QUEUES_MAX, Result, too_many_queues},
         job::{Backoff, Claim, Claimed, Counts, Job, Settings, State},
     },
     trace::TraceContext,
@@ -19,9 +19,6 @@ pub(super) const DELAYED: i64 = 1;
 pub(super) const ACTIVE: i64 = 2;
 pub(super) const COMPLETED: i64 = 3;
 pub(super) const FAILED: i64 = 4;
-
-/// Queues that the broker keeps.
-const QUEUES_MAX: i64 = 10_000;
 
 /// A row of `queues`.
 #[derive(Clone, Debug)]
@@ -79,12 +76,10 @@ impl Queue {
         if let Some(queue) = Self::find(connection, name)? {
             return Ok(queue);
         }
-        let held: i64 =
-            connection.query_row("SELECT count(*) FROM queues", [], |row| row.get(0))?;
+        let held =
+            connection.query_row("SELECT count(*) FROM queues", [], |row| unsigned(row, 0))?;
         if held >= QUEUES_MAX {
-            return Err(Error::LimitExceeded(format!(
-                "there are {QUEUES_MAX} queues, which is as many as may be"
-            )));
+            return Err(too_many_queues());
         }
         let settings = Settings::default();
         let (kind, delay_ms) = backoff_columns(settings.backoff);

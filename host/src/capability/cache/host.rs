@@ -1,13 +1,20 @@
 //! What guests see of the cache: `exprsn:cache/store`.
 
-use super::{
-    bucket::Rate,
-    memory::{self, Memory},
-};
 use crate::{
     capability::{Boot, Borrower, Capability},
+    clock::now_ms,
     name::ServiceName,
     store::{ServiceContext, StoreState},
+    telemetry::chain,
+};
+use exprsn_backends::{
+    cache::{
+        backend::{self, Backend},
+        bucket::Rate,
+        memory::Memory,
+        redis::RedisCache,
+    },
+    redis::Redis,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -31,7 +38,9 @@ use exprsn::cache::{store, types};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Keys and values of one service; what was not used for longest is evicted beyond it.
+    pub backend: Kind,
+    /// Keys and values of one service in memory; what was not used for longest is evicted beyond it. Redis has a limit of its
+    /// own, `maxmemory`.
     pub bytes_max: u64,
     /// One value.
     pub value_bytes_max: usize,
@@ -39,9 +48,20 @@ pub struct Config {
     pub key_bytes_max: usize,
 }
 
+/// What keeps the values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// This host's memory.
+    Memory,
+    /// The server of `[backends.redis]`, for all hosts together.
+    Redis,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
+            backend: Kind::Memory,
             bytes_max: 64 << 20,
             value_bytes_max: 1 << 20,
             key_bytes_max: 512,
@@ -58,15 +78,17 @@ pub struct Grant {}
 #[derive(Debug)]
 pub struct Cache {
     config: Config,
+    /// The server, where the values are kept on one.
+    redis: Option<Arc<Redis>>,
     /// Versions of a service share its values.
-    services: Mutex<HashMap<ServiceName, Memory>>,
+    services: Mutex<HashMap<ServiceName, Arc<dyn Backend>>>,
 }
 
 /// What one service version holds.
 #[derive(Clone, Debug)]
 pub struct Lent {
     config: Config,
-    memory: Memory,
+    values: Arc<dyn Backend>,
 }
 
 impl Capability for Cache {
@@ -74,9 +96,14 @@ impl Capability for Cache {
     type Grant = Grant;
     type Lent = Lent;
 
-    async fn connect(_boot: &Boot, config: Config) -> Result<Self> {
+    async fn connect(boot: &Boot, config: Config) -> Result<Self> {
+        let redis = match config.backend {
+            Kind::Memory => None,
+            Kind::Redis => Some(Arc::new(boot.backends.redis.open("capability.cache")?)),
+        };
         Ok(Self {
             config,
+            redis,
             services: Mutex::default(),
         })
     }
@@ -89,13 +116,22 @@ impl Capability for Cache {
 
     async fn lend(&self, borrower: &Borrower<'_>, _grant: &Grant) -> Result<Lent> {
         let mut services = self.services.lock().expect("no holder of this lock panics");
-        let memory = services
+        let values = services
             .entry(borrower.name.clone())
-            .or_insert_with(|| Memory::new(self.config.bytes_max));
+            .or_insert_with(|| self.values_of(borrower.name));
         Ok(Lent {
             config: self.config,
-            memory: memory.clone(),
+            values: values.clone(),
         })
+    }
+}
+
+impl Cache {
+    fn values_of(&self, service: &ServiceName) -> Arc<dyn Backend> {
+        match &self.redis {
+            Some(redis) => Arc::new(RedisCache::new(redis.clone(), service.clone())),
+            None => Arc::new(Memory::new(self.config.bytes_max)),
+        }
     }
 }
 
@@ -173,7 +209,7 @@ impl Caller {
     pub(super) async fn get(&self, key: String) -> Result<Option<Vec<u8>>, store::Error> {
         let lent = self.lent()?;
         lent.check_key(&key)?;
-        Ok(lent.memory.get(&key).map(|value| value.to_vec()))
+        lent.values.get(&key).await.map_err(told)
     }
 
     pub(super) async fn set(
@@ -184,8 +220,7 @@ impl Caller {
     ) -> Result<(), store::Error> {
         let lent = self.lent()?;
         lent.check(&key, &value, ttl_ms)?;
-        lent.memory.set(&key, value, ttl_ms);
-        Ok(())
+        lent.values.set(&key, value, ttl_ms).await.map_err(told)
     }
 
     pub(super) async fn set_if_absent(
@@ -196,13 +231,14 @@ impl Caller {
     ) -> Result<bool, store::Error> {
         let lent = self.lent()?;
         lent.check(&key, &value, ttl_ms)?;
-        Ok(lent.memory.set_if_absent(&key, value, ttl_ms))
+        let set = lent.values.set_if_absent(&key, value, ttl_ms).await;
+        set.map_err(told)
     }
 
     pub(super) async fn delete(&self, key: String) -> Result<bool, store::Error> {
         let lent = self.lent()?;
         lent.check_key(&key)?;
-        Ok(lent.memory.delete(&key))
+        lent.values.delete(&key).await.map_err(told)
     }
 
     pub(super) async fn increment(
@@ -213,7 +249,8 @@ impl Caller {
     ) -> Result<i64, store::Error> {
         let lent = self.lent()?;
         lent.check(&key, &[], ttl_ms)?;
-        lent.memory.increment(&key, by, ttl_ms).map_err(told)
+        let sum = lent.values.increment(&key, by, ttl_ms).await;
+        sum.map_err(told)
     }
 
     pub(super) async fn take_tokens(
@@ -226,7 +263,8 @@ impl Caller {
         let lent = self.lent()?;
         lent.check_key(&key)?;
         let rate = check_rate(capacity, refill_per_second, tokens)?;
-        let answer = lent.memory.take_tokens(&key, rate, tokens);
+        let taking = lent.values.take_tokens(&key, rate, tokens, now_ms());
+        let answer = taking.await.map_err(told)?;
         Ok(store::Bucket {
             allowed: answer.allowed,
             remaining: answer.remaining,
@@ -236,9 +274,14 @@ impl Caller {
     }
 }
 
-fn told(error: memory::Error) -> store::Error {
+/// What a guest is told: its own faults with their text, the host's without.
+fn told(error: backend::Error) -> store::Error {
     match error {
-        memory::Error::Invalid(text) => store::Error::Invalid(text),
+        backend::Error::Invalid(text) => store::Error::Invalid(text),
+        error @ backend::Error::Unavailable(_) => {
+            tracing::error!(error = chain(&error.into()), "the cache failed");
+            store::Error::Unavailable("the cache cannot be reached now".to_owned())
+        }
     }
 }
 
@@ -310,7 +353,7 @@ mod tests {
     fn limits_and_nonsense_are_refused_by_name() {
         let lent = Lent {
             config: Config::default(),
-            memory: Memory::new(1),
+            values: Arc::new(Memory::new(1)),
         };
         assert!(lent.check("k", &[0; 1 << 20], Some(1)).is_ok());
         check(lent.check("", &[], None), "Invalid");

@@ -1,12 +1,8 @@
-//! The `cache` capability: short-lived values shared by all instances of one service, in memory.
+//! The `cache` capability: short-lived values shared by all instances of one service, in memory or in Redis.
 //!
-//! **Invariant:** a service reaches its own values only, and no service can use more than `bytes_max` of memory.
+//! **Invariant:** a service reaches its own values only, and no service can use more than `bytes_max` of this host's memory.
 
 mod host;
 mod twin;
 
-use exprsn_backends::cache::memory;
-
-pub use exprsn_backends::cache::bucket;
-pub use host::{Cache, Config, Grant, Lent};
-pub use memory::{Error, Memory};
+pub use host::{Cache, Config, Grant, Kind, Lent};

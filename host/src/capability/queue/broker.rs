@@ -5,13 +5,14 @@ use super::{
     check::{check_event, check_job, check_queue_name},
     dispatch::{Consumer, JobHandler, QueueSpec},
     job::{ATTEMPTS_MAX, Claim, Counts, EVENTS_PREFIX, Job, NewJob, Outcome, State},
-    limits::Config,
+    limits::{Config, Kind},
+    redis::RedisBackend,
     schedule,
     sqlite::SqliteBackend,
     upkeep, wake,
 };
 use crate::{
-    capability::events::Event, clock::now_ms, manifest, name::ServiceName, telemetry::Metrics,
+    capability::events::Event, clock::now_ms, config::RedisServer, manifest, name::ServiceName, telemetry::Metrics,
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -68,6 +69,23 @@ impl Broker {
     pub fn open(data: &Path, background: &Handle, config: &Config) -> wasmtime::Result<Arc<Self>> {
         let backend = SqliteBackend::open(&data.join(BROKER_FILE), config, now_ms())?;
         Ok(Self::new(Arc::new(backend), background, config))
+    }
+
+    /// A broker before the backend that `config` names.
+    pub fn connect(
+        data: &Path,
+        background: &Handle,
+        config: &Config,
+        redis: &RedisServer,
+    ) -> wasmtime::Result<Arc<Self>> {
+        match config.backend {
+            Kind::Sqlite => Self::open(data, background, config),
+            Kind::Redis => {
+                let redis = Arc::new(redis.open("capability.queue")?);
+                let backend = RedisBackend::new(redis, config);
+                Ok(Self::new(Arc::new(backend), background, config))
+            }
+        }
     }
 
     /// A broker before `backend`.
@@ -339,7 +357,7 @@ impl Broker {
 
     pub(super) async fn extend(&self, claims: Vec<Claim>, lease_ms: u64) -> Result<Vec<Claim>> {
         self.backend
-            .extend(claims, now_ms().saturating_add_unsigned(lease_ms))
+            .extend(claims, lease_ms, now_ms())
             .await
     }
 
@@ -355,18 +373,22 @@ impl Broker {
 
     /// Changes whenever `queue` may have something to take.
     pub(super) fn watch(&self, queue: &str) -> watch::Receiver<()> {
+        let signal = {
+            let mut signals = self.signals.lock().expect("no holder of this lock panics");
+            signals
+                .entry(queue.to_owned())
+                .or_insert_with(|| watch::Sender::new(()))
+                .subscribe()
+        };
+        // Only now, so that no news can come before somebody hears it.
         self.watched.send_if_modified(|queues| {
-            let new = !queues.iter().any(|known| known == queue);
-            if new {
+            let is_new = !queues.iter().any(|known| known == queue);
+            if is_new {
                 queues.push(queue.to_owned());
             }
-            new
+            is_new
         });
-        let mut signals = self.signals.lock().expect("no holder of this lock panics");
-        signals
-            .entry(queue.to_owned())
-            .or_insert_with(|| watch::Sender::new(()))
-            .subscribe()
+        signal
     }
 
     pub(super) fn background(&self) -> &Handle {

@@ -14,7 +14,7 @@ mod twin;
 mod upkeep;
 mod wake;
 
-use exprsn_backends::queue::{backend, check, job, limits, schedule, sqlite};
+use exprsn_backends::queue::{backend, check, job, limits, redis, schedule, sqlite};
 
 pub use backend::{Backend, Error, Message, NextDue, Recurrence, Subscription, Take, Taken};
 pub use broker::{BROKER_FILE, Broker, LIST_MAX, QueueOverview};

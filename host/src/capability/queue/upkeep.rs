@@ -10,6 +10,7 @@ use std::{
 /// Looks after the broker until it has gone.
 pub(super) async fn run(broker: Weak<Broker>) {
     let mut tidied = Instant::now();
+    let mut away = false;
     loop {
         let Some(check_ms) = broker
             .upgrade()
@@ -24,8 +25,15 @@ pub(super) async fn run(broker: Weak<Broker>) {
         };
         if was_stopped(before, now_ms(), check_ms) {
             tracing::warn!("this process was stopped for a while; leases get one more round");
-        } else if !rescue(&broker).await {
-            return;
+        } else if away {
+            // Leases have ended while nobody could renew them; their workers come first.
+            away = !broker.ping().await;
+        } else {
+            match rescue(&broker).await {
+                Rescue::Done => {}
+                Rescue::Away => away = true,
+                Rescue::Closed => return,
+            }
         }
         if tidied.elapsed() >= Duration::from_millis(broker.config.tidy_ms) {
             tidied = Instant::now();
@@ -39,8 +47,15 @@ fn was_stopped(before_ms: i64, now_ms: i64, check_ms: u64) -> bool {
     now_ms.saturating_sub(before_ms) > i64::try_from(check_ms.saturating_mul(2)).unwrap_or(i64::MAX)
 }
 
-/// False when the broker is closed.
-async fn rescue(broker: &Broker) -> bool {
+/// How a look for stalled jobs ended.
+enum Rescue {
+    Done,
+    /// The backend cannot be reached.
+    Away,
+    Closed,
+}
+
+async fn rescue(broker: &Broker) -> Rescue {
     let rescued = broker
         .backend
         .rescue(broker.config.stalled_max, now_ms())
@@ -50,12 +65,16 @@ async fn rescue(broker: &Broker) -> bool {
             tracing::warn!(%queue, "leases expired; their jobs wait again");
             broker.signal(queue);
         }),
-        Err(Error::Database(sqlite::Error::Closed)) => return false,
+        Err(Error::Database(sqlite::Error::Closed)) => return Rescue::Closed,
         Err(error) => {
+            let away = matches!(error, Error::Unavailable(_));
             tracing::error!(error = chain(&error.into()), "cannot look for stalled jobs");
+            if away {
+                return Rescue::Away;
+            }
         }
     }
-    true
+    Rescue::Done
 }
 
 async fn tidy(broker: &Broker) {

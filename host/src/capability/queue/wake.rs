@@ -56,3 +56,28 @@ fn signal(broker: &Broker, woken: Result<Vec<String>>) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::capability::queue::{Broker, Config, NewJob, redis::RedisBackend};
+    use exprsn_backends::{redis::Redis, testing::RedisServer};
+    use std::{sync::Arc, time::Duration};
+    use tokio::{runtime::Handle, time::timeout};
+
+    #[tokio::test]
+    async fn a_worker_hears_what_another_host_adds() {
+        let server = RedisServer::start();
+        let host = || {
+            let (redis, config) = (Redis::new(server.url()).unwrap(), Config::default());
+            let backend = RedisBackend::new(Arc::new(redis), &config);
+            Broker::new(Arc::new(backend), &Handle::current(), &config)
+        };
+        let (here, there) = (host(), host());
+        let mut signal = here.watch("q");
+        let listening = timeout(Duration::from_secs(20), signal.changed());
+        listening.await.expect("the first look is news").unwrap();
+        there.add("q", NewJob::new("1", "work", "{}")).await.unwrap();
+        let heard = timeout(Duration::from_secs(3), signal.changed());
+        heard.await.expect("heard at once").unwrap();
+    }
+}
