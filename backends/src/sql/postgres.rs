@@ -123,7 +123,7 @@ impl Server {
         };
         let connected = admin.connect().await;
         let connection = connected.map_err(Failure::doing(
-            "connecting to the PostgreSQL server of [capability.sql] url",
+            "connecting to the PostgreSQL server of [backends.postgres] url",
         ))?;
         provision::close_common_databases(&connection.client)
             .await
@@ -141,7 +141,7 @@ impl Server {
     pub async fn has(&self, service: &ServiceName) -> Result<bool, Failure> {
         let connected = self.admin.connect().await;
         let connection = connected.map_err(Failure::doing(
-            "connecting to the PostgreSQL server of [capability.sql] url",
+            "connecting to the PostgreSQL server of [backends.postgres] url",
         ))?;
         let found = provision::exists(&connection.client, &Roles::of(service)).await;
         found.map_err(Failure::doing("looking for the service's database"))

@@ -55,7 +55,7 @@ pub async fn provision(admin: &Connector, roles: &Roles, secrets: &Secrets) -> R
     let doing = |what: &str| format!("{what} `{}` on the PostgreSQL server", roles.database);
     let connected = admin.connect().await;
     let server = connected.map_err(Failure::doing(
-        "connecting to the PostgreSQL server of [capability.sql] url",
+        "connecting to the PostgreSQL server of [backends.postgres] url",
     ))?;
     // The session's end gives the lock back.
     server

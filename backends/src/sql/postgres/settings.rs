@@ -79,7 +79,7 @@ impl Settings {
     pub(super) fn admin(&self) -> Result<Config, Failure> {
         let parsed = Config::from_str(&self.url);
         let mut config = parsed.map_err(Failure::doing(
-            "[capability.sql] url is not a PostgreSQL address; write postgres://user:password@host:5432/postgres",
+            "[backends.postgres] url is not a PostgreSQL address; write postgres://user:password@host:5432/postgres",
         ))?;
         config.connect_timeout(CONNECT_MAX);
         config.application_name("exprsn");
@@ -92,7 +92,8 @@ impl Settings {
         match &self.ca_file {
             None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
             Some(path) => {
-                let unread = || format!("reading [capability.sql] ca_file = `{}`", path.display());
+                let unread =
+                    || format!("reading [backends.postgres] ca_file = `{}`", path.display());
                 let certificates =
                     CertificateDer::pem_file_iter(path).map_err(Failure::doing(unread()))?;
                 for certificate in certificates {
