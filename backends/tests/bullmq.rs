@@ -246,6 +246,17 @@ async fn nodes_jobs_are_done_here() {
 }
 
 #[tokio::test]
+async fn numbers_that_are_ids_here_are_not_given_to_nodes_jobs() {
+    let bed = Bed::new();
+    let mut node = bed.node();
+    bed.add(vec![new("1", "echo"), new("7", "echo"), new("3", "echo")])
+        .await;
+    let id = node.add("echo", json!({}), json!({}));
+    assert!(id.parse::<u32>().unwrap() > 7, "{id}");
+    assert_eq!(names(&bed.take(9).await), ["1", "7", "3", &id]);
+}
+
+#[tokio::test]
 async fn nodes_attempts_and_backoff_are_kept_here() {
     let bed = Bed::new();
     let mut node = bed.node();

@@ -47,6 +47,7 @@ on_each_engine! {
     failed_attempts_wait_as_in_bullmq_and_end_as_dead_letters,
     a_failure_without_retry_or_without_wait,
     queue_defaults_hold_where_a_job_says_nothing,
+    ids_may_be_any_text,
     the_line_is_by_priority_then_first_in_first_out,
     delayed_jobs_join_the_end_of_the_line_when_due,
     stalled_jobs_return_to_the_front_and_fail_when_it_happens_too_often,
@@ -458,6 +459,38 @@ async fn queue_defaults_hold_where_a_job_says_nothing(engine: Engine) {
     assert_eq!((taken[0].attempts, taken[0].timeout_ms), (1, 77));
     bed.settle(&taken, retry()).await;
     assert_eq!(bed.get("1").await.state, State::Failed);
+}
+
+async fn ids_may_be_any_text(engine: Engine) {
+    let bed = Bed::new(engine);
+    let odd = [
+        "wait", "active", "delayed", "paused", "meta", "events", "id", "1", "1:lock", "1:lock~",
+        "~", "de:1", "a b", "é",
+    ];
+    bed.add_ids(&odd).await;
+    bed.add_ids(&odd).await;
+    assert_eq!(bed.counts().await.waiting, odd.len() as u64);
+    let taken = bed.take(100).await;
+    assert_eq!(ids(&taken), odd);
+    for id in odd {
+        assert_eq!(bed.get(id).await.id, id);
+    }
+    bed.settle(&taken, Outcome::Failed(Failure::fatal("x")))
+        .await;
+    for id in odd {
+        bed.backend.retry("q", id).await.unwrap();
+        bed.backend.remove("q", id).await.unwrap();
+    }
+    assert_eq!(bed.counts().await, Counts::default());
+    bed.subscribe("exprsn-pulse", &[("*", 1)]).await;
+    for id in ["x", "x:lock"] {
+        bed.publish(event(id, "a")).await;
+    }
+    let deliveries = bed.deliveries("exprsn-pulse").await;
+    assert_eq!(
+        Event::from_delivery(&deliveries[0]),
+        Some(event("x:lock", "a"))
+    );
 }
 
 async fn the_line_is_by_priority_then_first_in_first_out(engine: Engine) {

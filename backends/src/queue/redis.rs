@@ -12,43 +12,34 @@
 //!
 //! One server or a replicated one: the keys of a delivery to several queues are not in one slot of a cluster.
 
+mod events;
 mod job;
 mod listen;
+mod recur;
 mod scheduler;
 mod script;
+mod settle;
 
 use super::{
     backend::{
         Backend, Delivered, Error, Message, NextDue, QUEUES_MAX, Recurrence, Result, Subscription,
         Take, Taken, full_queue, too_many_queues,
     },
-    job::{
-        Claim, Claimed, Counts, Job, NewJob, Outcome, REASON_BYTES_MAX, Settings, State, truncate,
-    },
+    job::{Claim, Counts, Job, NewJob, Outcome, Settings, State},
     limits::Config,
 };
-use crate::{
-    events::Event,
-    name::{ServiceName, matches},
-    redis::Redis,
-    trace::TraceContext,
-};
+use crate::{events::Event, name::ServiceName, redis::Redis};
+use events::subscriptions_of;
 use futures::future::{BoxFuture, FutureExt as _};
-use job::{Fields, backoff_fields, describe, prefix, queue_of, settings, token};
+use job::{Fields, backoff_fields, describe, kept_id, prefix, queue_of, settings};
 use listen::Listener;
-use redis::{RedisError, streams::StreamRangeReply};
+use redis::RedisError;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt, sync::Arc};
 use tokio::sync::Mutex;
 
-/// Data handed out by one request for jobs, in bytes, unless a single job has more.
-const TAKE_BYTES_MAX: usize = 16 << 20;
 /// Events removed for their age by one script; there is more when as many were removed.
 const TRIMMED_MAX: u64 = 100;
-/// Events read at a time by a listing.
-const PAGE: usize = 200;
-/// Latest instant that a sorted set keeps exactly.
-const INSTANT_MAX: i64 = 1 << 53;
 
 /// Jobs and events in Redis. Clones share the connection.
 #[derive(Clone)]
@@ -83,236 +74,6 @@ impl RedisBackend {
         names.sort();
         Ok(names)
     }
-
-    async fn settle_now(
-        &self,
-        queue: &str,
-        outcomes: &[(Claim, Outcome)],
-        take: Option<Take>,
-        now_ms: i64,
-    ) -> Result<Taken> {
-        let mut call = script::SETTLE.key(prefix(queue));
-        call.arg(now_ms);
-        match take {
-            Some(take) => call
-                .arg(take.count)
-                .arg(token(take.lease))
-                .arg(take.lease_ms.max(1)),
-            None => call.arg(-1).arg("").arg(0),
-        };
-        call.arg(TAKE_BYTES_MAX);
-        for (id, lease, what, text) in in_order(outcomes) {
-            call.arg(what).arg(id).arg(token(lease)).arg(text);
-        }
-        let (jobs, more, due, defaults): (Vec<(String, Fields)>, u8, i64, Fields) =
-            self.redis.invoke(&call).await?;
-        for (id, fields) in &jobs {
-            self.go_on(queue, id, fields, now_ms).await?;
-        }
-        let (defaults, lease) = (settings(&defaults), take.map_or(0, |take| take.lease));
-        Ok(Taken {
-            jobs: jobs
-                .into_iter()
-                .map(|(id, fields)| job::job(queue, id, &fields, State::Active, &defaults, lease))
-                .collect(),
-            more: more == 1,
-            next_due_ms: (due >= 0).then_some(due),
-        })
-    }
-
-    /// Adds what follows a job of a scheduler of BullMQ's.
-    async fn go_on(&self, queue: &str, id: &str, fields: &Fields, now_ms: i64) -> Result<()> {
-        if let Some(next) = scheduler::next(fields, now_ms) {
-            let mut call = script::CONTINUE.key(prefix(queue));
-            call.arg(now_ms).arg(next.scheduler).arg(id);
-            self.redis
-                .invoke::<u8>(call.arg(next.due_ms).arg(next.opts))
-                .await?;
-        }
-        Ok(())
-    }
-
-    async fn extend_now(&self, claims: Vec<Claim>, lease_ms: u64) -> Result<Vec<Claim>> {
-        let mut by_queue: BTreeMap<String, Vec<Claim>> = BTreeMap::new();
-        let mut void = Vec::new();
-        for claim in claims {
-            match &claim.job {
-                Claimed::Named { queue, .. } => {
-                    by_queue.entry(queue.to_string()).or_default().push(claim);
-                }
-                Claimed::Row(_) => void.push(claim),
-            }
-        }
-        for (queue, claims) in by_queue {
-            let mut call = script::EXTEND.key(prefix(&queue));
-            call.arg(lease_ms.max(1));
-            for claim in &claims {
-                if let Claimed::Named { id, .. } = &claim.job {
-                    call.arg(&**id).arg(token(claim.lease));
-                }
-            }
-            let lost: Vec<usize> = self.redis.invoke(&call).await?;
-            void.extend(lost.into_iter().filter_map(|at| claims.get(at).cloned()));
-        }
-        Ok(void)
-    }
-
-    async fn rescue_now(&self, stalled_max: u32, now_ms: i64) -> Result<Vec<String>> {
-        let mut concerned = Vec::new();
-        for queue in self.queues().await? {
-            let mut call = script::RESCUE.key(prefix(&queue));
-            let rescued: u64 = self.redis.invoke(call.arg(now_ms).arg(stalled_max)).await?;
-            if rescued > 0 {
-                concerned.push(queue);
-            }
-        }
-        let mut call = script::PULL.key("exprsn:events");
-        let pulled: Vec<String> = self.redis.invoke(call.arg(self.config.pending_max)).await?;
-        concerned.extend(pulled);
-        concerned.sort();
-        concerned.dedup();
-        Ok(concerned)
-    }
-
-    async fn deliver_now(
-        &self,
-        batch: &[Message],
-        pending_max: u64,
-        now_ms: i64,
-    ) -> Result<Delivered> {
-        let mut call = script::DELIVER.key("exprsn:events");
-        call.arg(now_ms).arg(pending_max);
-        call.arg(self.config.seen_ms_min).arg(self.config.seen_max);
-        for message in batch {
-            match message {
-                Message::Job { queue, job } => {
-                    let mut head = describe(job);
-                    head["queue"] = json!(queue);
-                    call.arg("job").arg(head.to_string()).arg(&job.data);
-                }
-                Message::Event(event) => {
-                    let head = event_head(event).to_string();
-                    call.arg("event").arg(head).arg(&event.data);
-                }
-            }
-        }
-        let (queues, services, missed): (Vec<String>, Vec<String>, Vec<u64>) =
-            self.redis.invoke(&call).await?;
-        let missed = services.iter().zip(missed).filter_map(|(name, missed)| {
-            ServiceName::parse(name)
-                .ok()
-                .map(|service| (service, missed))
-        });
-        Ok(Delivered {
-            queues,
-            missed: missed.collect(),
-        })
-    }
-
-    async fn recur_now(
-        &self,
-        queue: &str,
-        next_due: NextDue,
-        now_ms: i64,
-    ) -> Result<(bool, Option<i64>)> {
-        let call = script::RECURRENCES.key(prefix(queue));
-        let found: Vec<(String, String, String, String, i64)> = self.redis.invoke(&call).await?;
-        let (mut added, mut next) = (false, None::<i64>);
-        for (id, name, cron, data, due) in found {
-            let mut following = due;
-            if due <= now_ms {
-                following = next_due(&cron, now_ms).map_or(INSTANT_MAX, |at| at.min(INSTANT_MAX));
-                let job = NewJob::new(format!("repeat:{id}:{due}"), name, "");
-                let mut call = script::RECUR.key(prefix(queue));
-                call.arg(now_ms).arg(id).arg(due).arg(following);
-                call.arg(describe(&job).to_string()).arg(data);
-                added |= self.redis.invoke::<u8>(&call).await? == 1;
-            }
-            next = Some(next.map_or(following, |next| next.min(following)));
-        }
-        Ok((added, next))
-    }
-
-    async fn events_now(&self, pattern: &str, limit: usize) -> Result<Vec<Event>> {
-        let mut found = Vec::new();
-        let mut end = "+".to_owned();
-        while found.len() < limit {
-            let mut command = redis::cmd("XREVRANGE");
-            command.arg("exprsn:events").arg(&end).arg("-");
-            command.arg("COUNT").arg(PAGE);
-            let page: StreamRangeReply = self.redis.query(&command).await?;
-            let Some(last) = page.ids.last() else {
-                break;
-            };
-            end = format!("({}", last.id);
-            let events = page.ids.iter().filter_map(event);
-            found.extend(events.filter(|event| matches(pattern, &event.topic)));
-        }
-        found.truncate(limit);
-        Ok(found)
-    }
-}
-
-/// Outcomes as the script wants them. Released jobs go to the front of the line, so the last goes first.
-fn in_order(
-    outcomes: &[(Claim, Outcome)],
-) -> impl Iterator<Item = (&str, i64, &'static str, String)> {
-    let is_released = |outcome: &Outcome| matches!(outcome, Outcome::Released);
-    let ended = outcomes
-        .iter()
-        .filter(move |(_, outcome)| !is_released(outcome));
-    let released = outcomes
-        .iter()
-        .rev()
-        .filter(move |(_, outcome)| is_released(outcome));
-    ended.chain(released).filter_map(|(claim, outcome)| {
-        let Claimed::Named { id, .. } = &claim.job else {
-            return None;
-        };
-        let (what, text) = match outcome {
-            Outcome::Completed(value) => ("completed", value.clone()),
-            Outcome::Failed(failure) if failure.retry => ("failed", Some(failure.reason.clone())),
-            Outcome::Failed(failure) => ("fatal", Some(failure.reason.clone())),
-            Outcome::Released => ("released", None),
-        };
-        let text = match (what, text) {
-            ("completed", Some(value)) => format!("={value}"),
-            (_, Some(reason)) => format!("={}", truncate(reason, REASON_BYTES_MAX)),
-            (_, None) => String::new(),
-        };
-        Some((&**id, claim.lease, what, text))
-    })
-}
-
-fn event_head(event: &Event) -> Value {
-    let mut head = json!({
-        "id": event.id,
-        "source": event.source.as_str(),
-        "topic": event.topic,
-        // As text, because Lua would round it.
-        "time": event.time.to_string(),
-    });
-    if let Some(subject) = &event.subject {
-        head["subject"] = json!(subject);
-    }
-    if let Some(trace) = event.trace {
-        head["trace"] = json!(trace.to_header());
-    }
-    head
-}
-
-/// An event from its entry; none where somebody else wrote something else there.
-fn event(entry: &redis::streams::StreamId) -> Option<Event> {
-    let text = |name: &str| entry.get::<String>(name);
-    Some(Event {
-        id: text("id")?,
-        source: ServiceName::parse(&text("source")?).ok()?,
-        topic: text("topic")?,
-        subject: text("subject"),
-        time: text("time")?.parse().ok()?,
-        data: text("data")?,
-        trace: text("trace").and_then(|header| TraceContext::parse(&header)),
-    })
 }
 
 fn state(name: &str) -> Option<State> {
@@ -326,11 +87,6 @@ fn state(name: &str) -> Option<State> {
         State::Paused,
     ];
     states.into_iter().find(|state| state.as_str() == name)
-}
-
-/// A recurrence's id among the schedulers of its queue. With it, the id of an occurrence is that of the other backends.
-fn scheduler_id(recurrence: &Recurrence) -> String {
-    format!("{}:{}", recurrence.queue, recurrence.name)
 }
 
 impl fmt::Debug for RedisBackend {
@@ -413,11 +169,11 @@ impl Backend for RedisBackend {
         async move {
             let mut call = script::GET.key(prefix(&queue));
             let (name, fields, defaults): (String, Fields, Fields) =
-                self.redis.invoke(call.arg(&id)).await?;
+                self.redis.invoke(call.arg(kept_id(&id))).await?;
             let state = state(&name).ok_or(Error::NotFound)?;
             Ok(job::job(
                 &queue,
-                id,
+                kept_id(&id),
                 &fields,
                 state,
                 &settings(&defaults),
@@ -494,7 +250,7 @@ impl Backend for RedisBackend {
         let (queue, id) = (queue.to_owned(), id.to_owned());
         async move {
             let mut call = script::REMOVE.key(prefix(&queue));
-            let answer: String = self.redis.invoke(call.arg(&id)).await?;
+            let answer: String = self.redis.invoke(call.arg(kept_id(&id))).await?;
             match answer.as_str() {
                 "removed" => Ok(()),
                 "active" => Err(Error::Invalid(format!(
@@ -510,7 +266,7 @@ impl Backend for RedisBackend {
         let (queue, id) = (queue.to_owned(), id.to_owned());
         async move {
             let mut call = script::RETRY.key(prefix(&queue));
-            let answer: String = self.redis.invoke(call.arg(&id)).await?;
+            let answer: String = self.redis.invoke(call.arg(kept_id(&id))).await?;
             match answer.as_str() {
                 "retried" => Ok(()),
                 "other" => Err(Error::Invalid(format!(
@@ -535,20 +291,7 @@ impl Backend for RedisBackend {
         next_due: NextDue,
         now_ms: i64,
     ) -> BoxFuture<'_, Result<()>> {
-        async move {
-            for queue in queues {
-                let mut call = script::SCHEDULE.key(prefix(&queue));
-                for recurrence in wanted.iter().filter(|wanted| wanted.queue == queue) {
-                    let due = next_due(&recurrence.cron, now_ms).unwrap_or(INSTANT_MAX);
-                    call.arg(scheduler_id(recurrence)).arg(&recurrence.name);
-                    call.arg(&recurrence.cron).arg(&recurrence.data);
-                    call.arg(due.min(INSTANT_MAX));
-                }
-                self.redis.invoke::<()>(&call).await?;
-            }
-            Ok(())
-        }
-        .boxed()
+        async move { self.schedule_now(&queues, &wanted, next_due, now_ms).await }.boxed()
     }
 
     fn recur(
@@ -627,26 +370,6 @@ impl Backend for RedisBackend {
     fn close(&self) -> BoxFuture<'_, ()> {
         self.redis.close().boxed()
     }
-}
-
-/// What a service wants, from its entry; nothing where the entry is not ours.
-fn subscriptions_of(service: &str, wanted: &str) -> Vec<Subscription> {
-    let Ok(service) = ServiceName::parse(service) else {
-        return Vec::new();
-    };
-    let wanted: Vec<Value> = serde_json::from_str(wanted).unwrap_or_default();
-    let mut wanted: Vec<Subscription> = wanted
-        .iter()
-        .filter_map(|entry| {
-            Some(Subscription {
-                service: service.clone(),
-                topic: entry["topic"].as_str()?.to_owned(),
-                attempts: u32::try_from(entry["attempts"].as_u64()?).ok()?,
-            })
-        })
-        .collect();
-    wanted.sort_by(|a, b| a.topic.cmp(&b.topic));
-    wanted
 }
 
 #[cfg(test)]

@@ -25,9 +25,69 @@ pub(super) fn queue_of(name: &str) -> String {
     name.replace('@', ":")
 }
 
+/// Keys of a queue that a job of the same name would be written over.
+const QUEUE_KEYS: [&str; 18] = [
+    "active",
+    "completed",
+    "delayed",
+    "events",
+    "exprsn",
+    "failed",
+    "id",
+    "limiter",
+    "marker",
+    "meta",
+    "paused",
+    "pc",
+    "prioritized",
+    "repeat",
+    "stalled",
+    "stalled-check",
+    "wait",
+    "waiting-children",
+];
+/// Ends of keys that hang on a job.
+const JOB_KEYS: [&str; 6] = [
+    ":lock",
+    ":logs",
+    ":dependencies",
+    ":processed",
+    ":failed",
+    ":unsuccessful",
+];
+/// Tells a job's id from the key that has the same name.
+const MARK: char = '~';
+
+/// Whether an id, without marks at its end, is the name of another key of its queue.
+fn is_taken(id: &str) -> bool {
+    let id = id.trim_end_matches(MARK);
+    QUEUE_KEYS.contains(&id)
+        || JOB_KEYS.iter().any(|end| id.ends_with(end))
+        || id.starts_with("de:")
+        || id.starts_with("metrics:")
+}
+
+/// The id under which a job is kept: its own, unless that is the name of another key. BullMQ leaves that to its users.
+pub(super) fn kept_id(id: &str) -> String {
+    if is_taken(id) {
+        format!("{id}{MARK}")
+    } else {
+        id.to_owned()
+    }
+}
+
+/// The id of a job that is kept under `id`.
+fn own_id(id: &str) -> String {
+    match id.strip_suffix(MARK) {
+        Some(own) if is_taken(id) => own.to_owned(),
+        _ => id.to_owned(),
+    }
+}
+
 /// What the scripts need to know of a new job, beside its data.
 pub(super) fn describe(job: &NewJob) -> Value {
-    let mut opts = json!({ "jobId": job.id });
+    let id = kept_id(&job.id);
+    let mut opts = json!({ "jobId": id });
     let mut own = vec![json!("x-ours"), json!("1")];
     let mut keep = |name: &str, value: String| own.extend([json!(name), json!(value)]);
     if let Some(attempts) = job.attempts {
@@ -57,7 +117,7 @@ pub(super) fn describe(job: &NewJob) -> Value {
         }
     }
     json!({
-        "id": job.id,
+        "id": id,
         "name": job.name,
         "delay": job.delay_ms,
         "priority": job.priority,
@@ -113,7 +173,7 @@ pub(super) fn job(
             },
             lease,
         },
-        id,
+        id: own_id(&id),
         queue: queue.to_owned(),
         name: text("name").unwrap_or_default(),
         data: text("data").unwrap_or_default(),
@@ -149,4 +209,25 @@ fn attempts(fields: &Fields, settings: &Settings) -> u32 {
 
 fn number<T: std::str::FromStr>(fields: &Fields, name: &str) -> Option<T> {
     fields.get(name)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_never_the_names_of_other_keys() {
+        for (id, kept) in [
+            ("1", "1"),
+            ("~", "~"),
+            ("wait", "wait~"),
+            ("wait~", "wait~~"),
+            ("1:lock", "1:lock~"),
+            ("de:x", "de:x~"),
+            ("waiting", "waiting"),
+            ("repeat:q:tick:1", "repeat:q:tick:1"),
+        ] {
+            assert_eq!((kept_id(id).as_str(), own_id(kept).as_str()), (kept, id));
+        }
+    }
 }

@@ -82,6 +82,18 @@ local function enqueue(p, id, priority)
   mark(p)
 end
 
+-- Puts a job that has left the active ones back to the front of the line, or to its old place among the prioritized.
+local function put_back(p, id)
+  local score = call("HGET", p .. id, "x-score")
+  if score then
+    call("ZADD", p .. "prioritized", score, id)
+  else
+    push(p, "RPUSH", id)
+  end
+  mark(p)
+  emit(p, "waiting", "jobId", id, "prev", "active")
+end
+
 -- Puts a job among the delayed ones, after those of the same millisecond.
 local function delay(p, id, due)
   local low, high = due * SCORES_PER_MS, (due + 1) * SCORES_PER_MS - 1
@@ -140,7 +152,11 @@ local function add(p, job, data, now)
     emit(p, "duplicated", "jobId", job.id)
     return false
   end
-  call("INCR", p .. "id")
+  -- BullMQ numbers jobs that bring no id by this counter, so it must be past any number that is an id.
+  local number = string.match(job.id, "^%d+$") and tonumber(job.id) or 0
+  if call("INCR", p .. "id") < number and number < 2 ^ 53 then
+    call("SET", p .. "id", string.format("%.0f", number))
+  end
   call("HSET", key, "name", job.name, "data", data, "opts", with_defaults(p, job.opts), "timestamp", now, "delay",
     job.delay, "priority", job.priority, unpack(job.own))
   emit(p, "added", "jobId", job.id, "name", job.name)

@@ -41,6 +41,15 @@ local function event_of(entry)
   return tonumber(fields.time) and fields or nil
 end
 
+local JOB_KEYS = { lock = true, logs = true, dependencies = true, processed = true, failed = true, unsuccessful = true }
+
+-- The id of a delivery: the event's, unless a key that hangs on another job has that name (as `kept_id` in job.rs).
+local function delivery_id(event)
+  local id = event.source .. "/" .. event.id
+  local ending = string.match(id, ":(%a+)~*$")
+  return ending and JOB_KEYS[ending] and id .. "~" or id
+end
+
 -- A delivery of an event as a job of the subscriber's queue; false where that is full.
 local function deliver(service, wanted, event, pending_max)
   local attempts = attempts_of(wanted, event.topic)
@@ -59,7 +68,7 @@ local function deliver(service, wanted, event, pending_max)
       own[#own + 1] = event[name]
     end
   end
-  local id = event.source .. "/" .. event.id
+  local id = delivery_id(event)
   local job = { id = id, name = event.topic, delay = 0, priority = 0, own = own, opts = { jobId = id, attempts = attempts } }
   add(p, job, event.data, event.time)
   return true

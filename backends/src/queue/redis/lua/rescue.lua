@@ -21,14 +21,7 @@ local function rescue(id)
     finish(p, id, "failed", now, "failedReason", "job stalled more than allowable limit")
     return
   end
-  local score = call("HGET", key, "x-score")
-  if score then
-    call("ZADD", p .. "prioritized", score, id)
-  else
-    push(p, "RPUSH", id)
-  end
-  mark(p)
-  emit(p, "waiting", "jobId", id, "prev", "active")
+  put_back(p, id)
 end
 
 for _, id in ipairs(call("LRANGE", p .. "active", 0, -1)) do

@@ -92,20 +92,6 @@ local function fail(id, reason, may_retry)
   end
 end
 
--- Back to its old place in line, nothing counted.
-local function release(id)
-  local key = p .. id
-  local score = call("HGET", key, "x-score")
-  call("HINCRBY", key, "ats", -1)
-  if score then
-    call("ZADD", p .. "prioritized", score, id)
-  else
-    push(p, "RPUSH", id)
-  end
-  mark(p)
-  emit(p, "waiting", "jobId", id, "prev", "active")
-end
-
 local function settle(what, id, token, text)
   if not leave(id, token) then
     return
@@ -115,7 +101,9 @@ local function settle(what, id, token, text)
     call("HINCRBY", p .. id, "atm", 1)
     finish(p, id, "completed", now, "returnvalue", value)
   elseif what == "released" then
-    release(id)
+    -- Nothing is counted.
+    call("HINCRBY", p .. id, "ats", -1)
+    put_back(p, id)
   else
     fail(id, value or "", what == "failed")
   end
