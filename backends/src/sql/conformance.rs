@@ -47,6 +47,7 @@ macro_rules! on_both {
 on_both! {
     statements:
         values_keep_their_type_through_a_column,
+        what_no_engine_stores_is_refused,
         parameters_are_bound_by_number,
         queries_write_where_they_must_and_count_changes,
         a_batch_is_one_transaction,

@@ -13,6 +13,7 @@ mod pool;
 mod provision;
 mod roles;
 mod run;
+mod server;
 mod settings;
 mod stream;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod tests;
 mod transaction;
 mod words;
 
+pub use server::Server;
 pub use settings::{Isolation, PoolLimits, Settings};
 
 use super::{
@@ -33,7 +35,7 @@ use super::{
 use crate::name::ServiceName;
 use futures::{FutureExt as _, future::BoxFuture};
 use outbox::PostgresOutbox;
-use pool::{Connector, Counters, Lease, Pool};
+use pool::{Connector, Lease, Pool};
 use roles::{Roles, Secrets};
 use run::Run;
 use std::{
@@ -57,20 +59,6 @@ const CONFLICTS_MAX: u32 = 8;
 const CONFLICT_WAIT_MS: u64 = 4;
 /// How long a database has to answer that it is well.
 const PING_MAX: Duration = Duration::from_secs(2);
-/// How long a relay may hold its rows: then another host's takes over.
-const RELAY_MAX: Duration = Duration::from_secs(15);
-/// How long a statement waits for another's locks, in parts of what it may take in all.
-const LOCK_PART: u32 = 2;
-/// What the server allows beyond the host's own limits, so that the host's is what a guest is told.
-const BEYOND: Duration = Duration::from_millis(500);
-
-/// A PostgreSQL server on which services have databases.
-#[derive(Clone)]
-pub struct Server {
-    settings: Settings,
-    admin: Connector,
-    secrets: Secrets,
-}
 
 /// The database of one service. Clones share it.
 #[derive(Clone)]
@@ -101,128 +89,6 @@ struct Inner {
     wake: Arc<Notify>,
     commits: AtomicU64,
     writes: AtomicU64,
-}
-
-impl Server {
-    /// Connects as the administrator once, to say early what is wrong, and closes what every role could enter.
-    ///
-    /// Passwords of roles are derived from the administrator's, or from `key` where the address has none: hosts that share
-    /// a server must have the same.
-    pub async fn connect(
-        settings: Settings,
-        key: &[u8],
-        background: Handle,
-    ) -> Result<Self, Failure> {
-        let config = settings.admin()?;
-        let secrets = Secrets::new(config.get_password().unwrap_or(key));
-        let admin = Connector {
-            config,
-            tls: settings.tls()?,
-            background,
-            counters: Arc::default(),
-        };
-        let connected = admin.connect().await;
-        let connection = connected.map_err(Failure::doing(
-            "connecting to the PostgreSQL server of [backends.postgres] url",
-        ))?;
-        provision::close_common_databases(&connection.client)
-            .await
-            .map_err(Failure::doing(
-                "keeping services out of the server's own databases",
-            ))?;
-        Ok(Self {
-            settings,
-            admin,
-            secrets,
-        })
-    }
-
-    /// Whether the service has a database. Changes nothing.
-    pub async fn has(&self, service: &ServiceName) -> Result<bool, Failure> {
-        let connected = self.admin.connect().await;
-        let connection = connected.map_err(Failure::doing(
-            "connecting to the PostgreSQL server of [backends.postgres] url",
-        ))?;
-        let found = provision::exists(&connection.client, &Roles::of(service)).await;
-        found.map_err(Failure::doing("looking for the service's database"))
-    }
-
-    /// The service's database, created with its roles where absent.
-    pub async fn open(
-        &self,
-        service: &ServiceName,
-        limits: Limits,
-    ) -> Result<PostgresDatabase, Failure> {
-        provision::provision(&self.admin, &Roles::of(service), &self.secrets).await?;
-        Ok(self.open_existing(service, limits))
-    }
-
-    /// The service's database as it is; it is not looked at before the first call.
-    pub fn open_existing(&self, service: &ServiceName, limits: Limits) -> PostgresDatabase {
-        let (roles, secrets) = (Roles::of(service), self.secrets.clone());
-        let mut inside = self.admin.clone();
-        inside.config.dbname(&roles.database);
-        inside.counters = Arc::new(Counters::default());
-        let pool = |role: &str, options: String, limits: &PoolLimits| {
-            let mut connector = provision::as_role(&inside, role, &secrets);
-            connector.config.options(options);
-            connector.pool(limits)
-        };
-        let of_guests = session_of_guests(&limits, self.settings.isolation);
-        let host_pool = PoolLimits {
-            max: 2,
-            min: 1,
-            ..self.settings.pool
-        };
-        let inner = Inner {
-            rows: pool(&roles.rows, of_guests.clone(), &self.settings.pool),
-            schema: pool(
-                &roles.owner,
-                of_guests,
-                &PoolLimits {
-                    min: 0,
-                    ..self.settings.pool
-                },
-            ),
-            host: pool(&roles.host, session_of_host(), &host_pool),
-            key: secrets.host_key(&roles.database),
-            begin: format!("BEGIN ISOLATION LEVEL {}", self.settings.isolation.as_sql()),
-            service: service.clone(),
-            roles,
-            secrets,
-            background: inside.background.clone(),
-            inside,
-            limits,
-            transactions: Arc::new(Semaphore::new(limits.transactions_max)),
-            streams: Arc::new(Semaphore::new(limits.streams_max)),
-            wake: Arc::default(),
-            commits: AtomicU64::new(0),
-            writes: AtomicU64::new(0),
-        };
-        PostgresDatabase {
-            inner: Arc::new(inner),
-        }
-    }
-}
-
-/// What holds for every statement of a guest.
-fn session_of_guests(limits: &Limits, isolation: Isolation) -> String {
-    let statement = limits.statement_max + BEYOND;
-    let isolation = isolation.as_sql().replace(' ', "\\ ");
-    format!(
-        "-c search_path=public -c timezone=UTC -c statement_timeout={} -c lock_timeout={} \
-         -c idle_in_transaction_session_timeout={} -c default_transaction_isolation={isolation}",
-        statement.as_millis(),
-        (statement / LOCK_PART).as_millis(),
-        (limits.transaction_idle_max + BEYOND).as_millis(),
-    )
-}
-
-fn session_of_host() -> String {
-    let relay = RELAY_MAX.as_millis();
-    format!(
-        "-c search_path=pg_catalog -c statement_timeout={relay} -c idle_in_transaction_session_timeout={relay}"
-    )
 }
 
 impl Inner {
@@ -348,16 +214,19 @@ impl PostgresDatabase {
         }
     }
 
+    /// On a connection of the host's: guests that use up theirs do not make the database unwell.
     async fn answers(&self) -> Result<()> {
+        let inner = &self.inner;
         let call = Call {
             rights: Rights::Rows,
             deadline: Instant::now() + PING_MAX,
         };
-        let mut lease = self.lend(call).await?;
-        let run = Run::new(&self.inner.service, &self.inner.limits, call);
-        run.say(&mut lease, "SELECT 1")
-            .await
-            .map_err(|(error, _)| error)
+        let lent = inner.host.lend(call.deadline).await;
+        let mut lease =
+            lent.map_err(|error| fault::of_pool(&inner.service, error, inner.host.limits.max))?;
+        let run = Run::new(&inner.service, &inner.limits, call);
+        let said = run.say(&mut lease, "SELECT 1").await;
+        said.map_err(|(error, _)| error)
     }
 }
 
@@ -493,14 +362,6 @@ impl fmt::Debug for PostgresDatabase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresDatabase")
             .field("service", &self.inner.service)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server")
-            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }

@@ -61,6 +61,11 @@ pub async fn values_keep_their_type_through_a_column(engine: Engine) {
         .await
         .unwrap();
     assert_eq!(set.rows, [[bytes]]);
+}
+
+pub async fn what_no_engine_stores_is_refused(engine: Engine) {
+    let bench = Bench::new(engine).await;
+    let uuid = "0190b6b2-6d6b-7c3e-9a1b-2f3c4d5e6f70";
     for wrong in [
         Value::Real(f64::NAN),
         Value::Json("{".to_owned()),

@@ -82,8 +82,7 @@ async fn a_role_enters_its_own_database_only() {
         for database in [other.inner.roles.database.as_str(), "postgres", "template1"] {
             let error = connect(&one, role, database)
                 .await
-                .err()
-                .expect("another database is closed");
+                .expect_err("another database is closed");
             let told = error
                 .as_db_error()
                 .expect("the server says so")
@@ -186,45 +185,53 @@ async fn a_session_has_its_limits_and_its_schema_from_the_host() {
     );
 }
 
+/// What a value comes back as from a column of some type.
+async fn echo(database: &PostgresDatabase, kind: &str, given: &Value) -> Result<Value> {
+    let echo = format!("SELECT CAST($1 AS {kind})");
+    let asked = database.query(
+        call(Rights::Rows),
+        statement(&echo, std::slice::from_ref(given)),
+    );
+    asked.await.map(|set| set.rows[0][0].clone())
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn values_become_what_the_column_demands() {
+async fn texts_become_what_the_column_demands() {
     let database = open(Limits::default()).await;
     let uuid = "0190b6b2-6d6b-7c3e-9a1b-2f3c4d5e6f70";
-    let instant = 1_700_000_000_123;
+    let uuid = (text(uuid), Value::Uuid(uuid.to_owned()));
+    let json = |text: &str| Value::Json(text.to_owned());
+    let instant = Value::Timestamp(1_700_000_000_123);
     for (kind, given, stored) in [
-        ("UUID", text(uuid), Value::Uuid(uuid.to_owned())),
-        (
-            "UUID",
-            Value::Uuid(uuid.to_owned()),
-            Value::Uuid(uuid.to_owned()),
-        ),
-        (
-            "JSONB",
-            text(r#"{"a": 1}"#),
-            Value::Json(r#"{"a": 1}"#.to_owned()),
-        ),
-        (
-            "JSON",
-            Value::Json("[1]".to_owned()),
-            Value::Json("[1]".to_owned()),
-        ),
-        ("JSONB", Value::Integer(7), Value::Json("7".to_owned())),
-        (
-            "TIMESTAMPTZ",
-            Value::Timestamp(instant),
-            Value::Timestamp(instant),
-        ),
+        ("UUID", uuid.0, uuid.1.clone()),
+        ("UUID", uuid.1.clone(), uuid.1),
+        ("JSONB", text(r#"{"a": 1}"#), json(r#"{"a": 1}"#)),
+        ("JSON", json("[1]"), json("[1]")),
+        ("JSONB", Value::Integer(7), json("7")),
+        ("TIMESTAMPTZ", instant.clone(), instant.clone()),
         (
             "TIMESTAMPTZ",
             text("2023-11-14T22:13:20.123Z"),
-            Value::Timestamp(instant),
+            instant.clone(),
         ),
         ("TIMESTAMPTZ", Value::Timestamp(-1), Value::Timestamp(-1)),
-        (
-            "TIMESTAMP",
-            Value::Timestamp(instant),
-            Value::Timestamp(instant),
-        ),
+        ("TIMESTAMP", instant.clone(), instant),
+        ("VARCHAR(10)", text("a"), text("a")),
+        ("BYTEA", Value::Blob(vec![0, 1]), Value::Blob(vec![0, 1])),
+        ("INET", Value::Null, Value::Null),
+    ] {
+        assert_eq!(
+            echo(&database, kind, &given).await,
+            Ok(stored),
+            "{given:?} as {kind}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_become_what_the_column_demands() {
+    let database = open(Limits::default()).await;
+    for (kind, given, stored) in [
         ("BOOLEAN", Value::Boolean(true), Value::Boolean(true)),
         ("BOOLEAN", Value::Integer(0), Value::Boolean(false)),
         (
@@ -236,23 +243,24 @@ async fn values_become_what_the_column_demands() {
         ("NUMERIC(12, 4)", Value::Real(-0.0625), Value::Real(-0.0625)),
         ("SMALLINT", Value::Integer(-3), Value::Integer(-3)),
         ("REAL", Value::Real(0.5), Value::Real(0.5)),
-        ("VARCHAR(10)", text("a"), text("a")),
-        ("BYTEA", Value::Blob(vec![0, 1]), Value::Blob(vec![0, 1])),
-        ("INET", Value::Null, Value::Null),
     ] {
-        let echo = format!("SELECT CAST($1 AS {kind})");
-        let set = database
-            .query(
-                call(Rights::Rows),
-                statement(&echo, std::slice::from_ref(&given)),
-            )
-            .await;
         assert_eq!(
-            set.map(|set| set.rows),
-            Ok(vec![vec![stored]]),
+            echo(&database, kind, &given).await,
+            Ok(stored),
             "{given:?} as {kind}"
         );
     }
+    let sum = "SELECT sum(x), avg(x) FROM (VALUES (CAST(1 AS BIGINT)), (2)) v (x)";
+    let set = database
+        .query(call(Rights::Rows), statement(sum, &[]))
+        .await
+        .unwrap();
+    assert_eq!(set.rows, [[Value::Integer(3), Value::Real(1.5)]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_fit_no_column_are_refused_in_words() {
+    let database = open(Limits::default()).await;
     for (kind, given, told) in [
         ("UUID", text("x"), "invalid input syntax for type uuid"),
         ("JSONB", text("{"), "invalid input syntax for type json"),
@@ -284,26 +292,13 @@ async fn values_become_what_the_column_demands() {
         ),
         ("NUMERIC", text("1e30"), "beyond the range of s64"),
     ] {
-        let echo = format!("SELECT CAST($1 AS {kind})");
-        match database
-            .query(
-                call(Rights::Rows),
-                statement(&echo, std::slice::from_ref(&given)),
-            )
-            .await
-        {
+        match echo(&database, kind, &given).await {
             Err(Error::Invalid(text)) => {
                 assert!(text.contains(told), "{given:?} as {kind}: {text}")
             }
             other => panic!("{given:?} as {kind}: {other:?}"),
         }
     }
-    let sum = "SELECT sum(x), avg(x) FROM (VALUES (CAST(1 AS BIGINT)), (2)) v (x)";
-    let set = database
-        .query(call(Rights::Rows), statement(sum, &[]))
-        .await
-        .unwrap();
-    assert_eq!(set.rows, [[Value::Integer(3), Value::Real(1.5)]]);
 }
 
 /// Statements of the database's roles that the server is running.
