@@ -5,7 +5,7 @@ use std::{
     fs,
     io::Write as _,
     net::TcpListener,
-    os::unix::fs::{MetadataExt as _, chown},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
@@ -104,6 +104,28 @@ impl Cluster {
             assert!(Instant::now() < deadline, "PostgreSQL does not answer");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Starts it again, speaking TLS with a certificate and its key, in PEM.
+    pub fn speak_tls(&self, certificate: &str, key: &str) {
+        let data = self.data();
+        let files = [("server.crt", certificate), ("server.key", key)];
+        for (name, content) in files {
+            let path = data.join(name);
+            fs::write(&path, content).expect("the folder is ours");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+                .expect("the file is ours");
+            give(&path, self.user);
+        }
+        fs::write(data.join("postgresql.auto.conf"), "ssl = on\n").expect("the folder is ours");
+        self.kill();
+        self.resume();
+    }
+
+    /// Where it is, for whoever insists on TLS.
+    pub fn tls_url(&self) -> String {
+        let url = self.url().replace("127.0.0.1", "localhost");
+        url.replace("sslmode=disable", "sslmode=require")
     }
 
     fn data(&self) -> PathBuf {

@@ -13,7 +13,10 @@ use crate::{
     testing::postgres::Cluster,
     trace::TraceContext,
 };
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, atomic::AtomicBool},
+};
 use tokio_postgres::Client;
 
 async fn open(limits: Limits) -> PostgresDatabase {
@@ -602,14 +605,18 @@ impl Sink for Inbox {
     }
 }
 
-async fn announce(database: &PostgresDatabase, number: usize) {
-    let transaction = database.begin(call(Rights::Rows)).await.unwrap();
-    let event = Content::Event {
-        id: format!("{number}"),
+fn event(id: &str) -> Content {
+    Content::Event {
+        id: id.to_owned(),
         topic: "a".to_owned(),
         subject: None,
         data: "{}".to_owned(),
-    };
+    }
+}
+
+async fn announce(database: &PostgresDatabase, number: usize) {
+    let transaction = database.begin(call(Rights::Rows)).await.unwrap();
+    let event = event(&number.to_string());
     transaction
         .announce(event, TraceContext::new_root(), 1)
         .await
@@ -652,6 +659,140 @@ async fn two_hosts_relays_lose_nothing_and_double_nothing() {
     // One that was under way when its relay ended comes again, under its id.
     assert!(doubled.len() <= 2, "{doubled:?}");
     drop(second);
+}
+
+/// Writes a row and its announcement, again and again; answers what was acknowledged.
+async fn write_until(database: PostgresDatabase, writer: i64, stop: Arc<AtomicBool>) -> Vec<i64> {
+    let mut acknowledged = Vec::new();
+    for number in 0.. {
+        if stop.load(Relaxed) {
+            break;
+        }
+        let k = writer * 1_000_000 + number;
+        let written = async {
+            let transaction = database.begin(call(Rights::Rows)).await?;
+            let insert = statement("INSERT INTO t (k) VALUES ($1)", &[Value::Integer(k)]);
+            transaction.execute(call(Rights::Rows), insert).await?;
+            let event = event(&k.to_string());
+            transaction
+                .announce(event, TraceContext::new_root(), 1)
+                .await?;
+            transaction.commit().await
+        };
+        match written.await {
+            Ok(()) => acknowledged.push(k),
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_outlives_kills_and_is_announced() {
+    let cluster = Arc::new(Cluster::start());
+    let server = cluster.server().await;
+    let database = server
+        .open(&unique_service(), Limits::default())
+        .await
+        .unwrap();
+    define(&database, "CREATE TABLE t (k BIGINT PRIMARY KEY)").await;
+    let inbox = Arc::new(Inbox::default());
+    let service = database.inner.service.clone();
+    let relay = Relay::start(
+        &Handle::current(),
+        service,
+        database.outbox(),
+        inbox.clone(),
+    );
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers =
+        (1..=4).map(|writer| tokio::spawn(write_until(database.clone(), writer, stop.clone())));
+    let writers: Vec<_> = writers.collect();
+    for _ in 0..3 {
+        let before = inbox.ids().len();
+        eventually("writes are announced", async || {
+            inbox.ids().len() > before + 30
+        })
+        .await;
+        let cluster = cluster.clone();
+        let killed = tokio::task::spawn_blocking(move || {
+            cluster.kill();
+            cluster.resume();
+        });
+        killed.await.unwrap();
+    }
+    stop.store(true, Relaxed);
+    let acknowledged: Vec<Vec<i64>> = futures::future::try_join_all(writers).await.unwrap();
+    let acknowledged: BTreeSet<i64> = acknowledged.into_iter().flatten().collect();
+    assert!(acknowledged.len() > 90, "{}", acknowledged.len());
+    eventually("it is well again", async || database.ping().await.is_ok()).await;
+    let all = database
+        .query(call(Rights::Rows), statement("SELECT k FROM t", &[]))
+        .await
+        .unwrap();
+    let stored: BTreeSet<i64> = all
+        .rows
+        .iter()
+        .map(|row| match row[0] {
+            Value::Integer(k) => k,
+            ref other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(
+        acknowledged.is_subset(&stored),
+        "lost: {:?}",
+        acknowledged.difference(&stored)
+    );
+    let announced = || {
+        inbox
+            .ids()
+            .into_keys()
+            .map(|id| id.parse().unwrap())
+            .collect::<BTreeSet<i64>>()
+    };
+    eventually(
+        "all that happened is announced, and nothing else",
+        async || announced() == stored,
+    )
+    .await;
+    drop(relay);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_trusts_what_it_is_told_to() {
+    let cluster = Cluster::start();
+    let [authority, certificate, key] = crate::redis::tests::certificates();
+    cluster.speak_tls(&certificate, &key);
+    let folder = tempfile::tempdir().unwrap();
+    let connect = async |trusted: Option<&str>| {
+        let mut settings = Settings::new(cluster.tls_url());
+        settings.ca_file = trusted.map(|pem| {
+            let path = folder.path().join("ca.pem");
+            std::fs::write(&path, pem).unwrap();
+            path
+        });
+        Server::connect(settings, b"", Handle::current()).await
+    };
+    let server = connect(Some(&authority)).await.unwrap();
+    let database = server
+        .open(&unique_service(), Limits::default())
+        .await
+        .unwrap();
+    assert_eq!(execute(&database, "SELECT 1").await, Ok(0));
+    let admin = server.admin.connect().await.unwrap().client;
+    let encrypted = "SELECT bool_and(s.ssl) FROM pg_stat_ssl s JOIN pg_stat_activity USING (pid) WHERE usename = $1";
+    let rows = &database.inner.roles.rows;
+    assert!(
+        admin
+            .query_one(encrypted, &[rows])
+            .await
+            .unwrap()
+            .get::<_, bool>(0)
+    );
+    let [stranger, ..] = crate::redis::tests::certificates();
+    for trusted in [Some(stranger.as_str()), None] {
+        assert!(connect(trusted).await.is_err(), "a stranger's certificate");
+    }
 }
 
 #[test]
