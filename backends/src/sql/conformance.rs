@@ -62,6 +62,7 @@ on_both! {
         host_faults_are_told_without_their_text;
     transactions:
         commits_make_it_so_and_rollbacks_do_not,
+        they_come_one_after_the_other,
         guests_cannot_end_a_transaction_by_words,
         one_that_idles_is_rolled_back,
         one_that_is_interrupted_is_lost_as_a_whole,

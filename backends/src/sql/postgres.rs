@@ -75,7 +75,12 @@ struct Inner {
     /// Shown to write into the outbox.
     key: String,
     limits: Limits,
-    begin: String,
+    /// Begins a transaction of several statements.
+    alone: String,
+    /// Begins that of a single one.
+    beside: String,
+    /// Whether a single statement that writes must wait for its turn.
+    enters: bool,
     background: Handle,
     /// Guests that change rows.
     rows: Pool,
@@ -130,7 +135,7 @@ impl PostgresDatabase {
         // A result that is too large must undo what was written.
         lease.in_transaction = kind != Kind::Reads;
         let begin = if lease.in_transaction {
-            inner.begin.as_str()
+            inner.beside.as_str()
         } else {
             ""
         };
@@ -152,10 +157,20 @@ impl PostgresDatabase {
         let inner = &self.inner;
         let mut lease = self.lend(call).await?;
         let run = Run::new(&inner.service, &inner.limits, call);
-        let count = run
-            .execute(&mut lease, "", statement)
-            .await
-            .map_err(|(error, _)| error)?;
+        lease.in_transaction = inner.enters && kind != Kind::Reads;
+        let begin = if lease.in_transaction {
+            inner.beside.as_str()
+        } else {
+            ""
+        };
+        let count = run.execute(&mut lease, begin, statement).await;
+        let count = count.map_err(|(error, _)| error)?;
+        if lease.in_transaction {
+            run.say(&mut lease, "COMMIT")
+                .await
+                .map_err(|(error, _)| error)?;
+            lease.in_transaction = false;
+        }
         if kind != Kind::Reads {
             inner.committed(1);
         }
@@ -199,7 +214,7 @@ impl PostgresDatabase {
                 let begin = if reads {
                     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
                 } else {
-                    &self.inner.begin
+                    &self.inner.alone
                 };
                 let mut retries = Retries::of(call);
                 let sets = loop {

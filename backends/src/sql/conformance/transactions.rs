@@ -169,3 +169,33 @@ pub async fn announcements_are_rows_of_the_transaction(engine: Engine) {
     outbox.wake().notified().await;
     assert_eq!(bench.waiting().await, 2, "an id is announced once");
 }
+
+pub async fn they_come_one_after_the_other(engine: Engine) {
+    let bench = Bench::new(engine).await;
+    bench
+        .execute("INSERT INTO t (k, v) VALUES (1, '0')", &[])
+        .await
+        .unwrap();
+    let call = call(Rights::Rows);
+    let add = async |_| {
+        let tx = bench.database.begin(call).await?;
+        let read = tx.query(call, statement("SELECT v FROM t WHERE k = 1", &[]));
+        let Value::Text(v) = &read.await?.rows[0][0] else {
+            panic!("v is a text");
+        };
+        let next = (v.parse::<i64>().unwrap() + 1).to_string();
+        let update = statement("UPDATE t SET v = $1 WHERE k = 1", &[text(&next)]);
+        tx.execute(call, update).await?;
+        tx.commit().await
+    };
+    let single = bench.execute("INSERT INTO t (k, v) VALUES (2, 'x')", &[]);
+    let all = futures::future::join_all((0..12).map(add));
+    let (all, single) = tokio::join!(all, single);
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
+    assert_eq!(single, Ok(1));
+    let set = bench
+        .query("SELECT v FROM t WHERE k = 1", &[])
+        .await
+        .unwrap();
+    assert_eq!(set.rows, [[text("12")]]);
+}

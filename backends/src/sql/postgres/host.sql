@@ -36,4 +36,14 @@ BEGIN
   PERFORM exprsn_host.check_key(key);
   INSERT INTO exprsn_host.migrations (name, checksum, applied_at) VALUES ($2, $3, $4);
 END $$;
+-- Lets transactions of guests come one after the other, where the host wants it: one alone, or several statements at a time.
+CREATE OR REPLACE FUNCTION exprsn_host.enter(alone BOOLEAN) RETURNS VOID
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 AS $$
+BEGIN
+  IF alone THEN
+    PERFORM pg_advisory_xact_lock(7012026);
+  ELSE
+    PERFORM pg_advisory_xact_lock_shared(7012026);
+  END IF;
+END $$;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA exprsn_host FROM PUBLIC;

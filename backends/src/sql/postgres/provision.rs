@@ -179,7 +179,8 @@ async fn share(database: &Connection, roles: &Roles, superuser: bool) -> Done {
     if superuser {
         database.client.batch_execute(HARDEN).await?;
         let grant = format!(
-            "GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint), pg_try_advisory_xact_lock(bigint) TO {host};
+            "GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint), pg_try_advisory_xact_lock(bigint),
+               pg_advisory_xact_lock(bigint), pg_advisory_xact_lock_shared(bigint) TO {host};
              GRANT USAGE ON LANGUAGE plpgsql TO {owner}, {host}"
         );
         database.client.batch_execute(&grant).await?;
@@ -212,7 +213,7 @@ async fn create_host_tables(host: &Connection, roles: &Roles, secrets: &Secrets)
         .await?;
     let share = format!(
         "GRANT USAGE ON SCHEMA exprsn_host TO {rows}, {owner};
-         GRANT EXECUTE ON FUNCTION exprsn_host.announce TO {rows}, {owner};
+         GRANT EXECUTE ON FUNCTION exprsn_host.announce, exprsn_host.enter TO {rows}, {owner};
          GRANT EXECUTE ON FUNCTION exprsn_host.record TO {owner}"
     );
     Ok(host.client.batch_execute(&share).await?)

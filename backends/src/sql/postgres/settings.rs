@@ -40,8 +40,11 @@ pub struct PoolLimits {
 /// What concurrent transactions see of each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Isolation {
-    /// As if one came after the other, which is what SQLite gives. One that cannot be so fails with `conflict`.
+    /// One comes after the other, on all hosts, as on SQLite: whoever writes waits for the transaction under way. None
+    /// conflicts, and none is faster than its turn.
     #[default]
+    Exclusive,
+    /// As if one came after the other. One that cannot be so fails with `conflict`, and is to be run again.
     Serializable,
     /// One snapshot; two that change the same row conflict.
     RepeatableRead,
@@ -54,7 +57,19 @@ impl Isolation {
         match self {
             Self::Serializable => "SERIALIZABLE",
             Self::RepeatableRead => "REPEATABLE READ",
-            Self::ReadCommitted => "READ COMMITTED",
+            // Each statement sees what those before it, in whatever transaction, have done.
+            Self::Exclusive | Self::ReadCommitted => "READ COMMITTED",
+        }
+    }
+}
+
+impl Isolation {
+    /// The words that begin a transaction, which is `alone` or one of several single statements.
+    pub(super) fn begin(self, alone: bool) -> String {
+        let begin = format!("BEGIN ISOLATION LEVEL {}", self.as_sql());
+        match self {
+            Self::Exclusive => format!("{begin}; SELECT exprsn_host.enter({alone})"),
+            _ => begin,
         }
     }
 }

@@ -184,7 +184,7 @@ async fn a_session_has_its_limits_and_its_schema_from_the_host() {
         .unwrap();
     assert_eq!(
         set.rows,
-        [["5500ms", "5500ms", "2750ms", "public", "serializable"].map(text)]
+        [["5500ms", "5500ms", "2750ms", "public", "read committed"].map(text)]
     );
 }
 
@@ -363,6 +363,7 @@ async fn an_exhausted_pool_says_so_and_recovers() {
         acquire: Duration::from_millis(200),
         idle: Duration::from_millis(100),
     };
+    settings.isolation = Isolation::ReadCommitted;
     let server = Cluster::shared().server_with(settings).await;
     let database = server
         .open(&unique_service(), Limits::default())
@@ -412,6 +413,7 @@ async fn a_server_that_is_killed_is_unavailable_until_it_is_back() {
         database.outbox(),
         inbox.clone(),
     );
+    announce(&database, 0).await;
     let transaction = database.begin(call(Rights::Rows)).await.unwrap();
     transaction
         .execute(
@@ -420,7 +422,6 @@ async fn a_server_that_is_killed_is_unavailable_until_it_is_back() {
         )
         .await
         .unwrap();
-    announce(&database, 0).await;
     cluster.kill();
     for _ in 0..3 {
         let away = execute(&database, "SELECT 1").await;
@@ -488,7 +489,13 @@ async fn what_idles_beyond_the_hosts_patience_is_ended_by_the_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transactions_that_cannot_be_one_after_the_other_conflict() {
-    let database = open(Limits::default()).await;
+    let mut settings = Cluster::shared().settings();
+    settings.isolation = Isolation::Serializable;
+    let server = Cluster::shared().server_with(settings).await;
+    let database = server
+        .open(&unique_service(), Limits::default())
+        .await
+        .unwrap();
     define(&database, "CREATE TABLE t (k BIGINT PRIMARY KEY, v BIGINT)").await;
     execute(&database, "INSERT INTO t VALUES (1, 0), (2, 0)")
         .await

@@ -71,9 +71,12 @@ pub async fn begin(database: &PostgresDatabase, call: Call) -> Result<PostgresTr
     let mut lease = database.lend(call).await?;
     let run = Run::new(&database.inner.service, &database.inner.limits, call);
     lease.in_transaction = true;
-    run.say(&mut lease, "BEGIN; SAVEPOINT s")
-        .await
-        .map_err(|(error, _)| error)?;
+    run.say(
+        &mut lease,
+        &format!("{}; SAVEPOINT s", database.inner.alone),
+    )
+    .await
+    .map_err(|(error, _)| error)?;
     let total = Call {
         deadline: run.deadline,
         ..call

@@ -57,10 +57,11 @@ pub enum Backend {
     Postgres,
 }
 
-/// How concurrent transactions are kept apart; `serializable` is what SQLite gives.
+/// How concurrent transactions are kept apart; `exclusive` is what SQLite gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Isolation {
+    Exclusive,
     Serializable,
     RepeatableRead,
     ReadCommitted,
@@ -74,7 +75,7 @@ impl Default for Config {
             pool_min: 5,
             pool_acquire_ms_max: 30_000,
             pool_idle_ms_max: 10_000,
-            isolation: Isolation::Serializable,
+            isolation: Isolation::Exclusive,
             rows_max: 10_000,
             result_bytes_max: 8 << 20,
             value_bytes_max: 4 << 20,
@@ -171,6 +172,7 @@ impl PostgresServer {
             idle: Duration::from_millis(config.pool_idle_ms_max),
         };
         settings.isolation = match config.isolation {
+            Isolation::Exclusive => postgres::Isolation::Exclusive,
             Isolation::Serializable => postgres::Isolation::Serializable,
             Isolation::RepeatableRead => postgres::Isolation::RepeatableRead,
             Isolation::ReadCommitted => postgres::Isolation::ReadCommitted,
