@@ -79,6 +79,9 @@ impl Collector for Gauges {
     }
 }
 
+/// A metric of a pool: its name, what it says, and where it stands.
+type OfPool = (&'static str, &'static str, fn(&PoolStatistics) -> u64);
+
 /// The connections of databases that have a pool of them, in the words of Sequelize's pool.
 fn pools(encoder: &mut DescriptorEncoder<'_>, watched: &[Watched]) -> fmt::Result {
     let pooled: Vec<(Watched, PoolStatistics)> = watched
@@ -93,7 +96,7 @@ fn pools(encoder: &mut DescriptorEncoder<'_>, watched: &[Watched]) -> fmt::Resul
         let index = ones.iter().position(|other| other.service == one.service);
         index.map_or(0, |index| read(&pools[index]))
     };
-    let gauges: [(&str, &str, fn(&PoolStatistics) -> u64); 4] = [
+    let gauges: [OfPool; 4] = [
         (
             "sql_pool_max",
             "Database connections that may be open",
@@ -118,7 +121,7 @@ fn pools(encoder: &mut DescriptorEncoder<'_>, watched: &[Watched]) -> fmt::Resul
     for (name, help, read) in gauges {
         gauge(encoder, name, help, &ones, |one| of(one, read))?;
     }
-    let counters: [(&str, &str, fn(&PoolStatistics) -> u64); 3] = [
+    let counters: [OfPool; 3] = [
         ("sql_pool_opened", "Database connections opened", |pool| {
             pool.opened
         }),
