@@ -802,6 +802,39 @@ async fn tls_trusts_what_it_is_told_to() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_need_not_be_a_superuser() {
+    let cluster = Cluster::start();
+    let superuser = cluster.server().await.admin.connect().await.unwrap().client;
+    let create = "CREATE ROLE plain_admin LOGIN CREATEDB CREATEROLE PASSWORD 'plain';
+        GRANT CONNECT ON DATABASE postgres TO plain_admin";
+    superuser.batch_execute(create).await.unwrap();
+    let url = cluster.url();
+    let (_, place) = url.split_once('@').unwrap();
+    let settings = Settings::new(format!("postgres://plain_admin:plain@{place}"));
+    let server = cluster.server_with(settings).await;
+    for _ in 0..2 {
+        let service = unique_service();
+        let database = server.open(&service, Limits::default()).await.unwrap();
+        define(&database, "CREATE TABLE t (k BIGINT)").await;
+        assert_eq!(execute(&database, "INSERT INTO t VALUES (1)").await, Ok(1));
+        announce(&database, 1).await;
+        // Again, as the next start of a host does.
+        let database = server.open(&service, Limits::default()).await.unwrap();
+        assert_eq!(execute(&database, "DELETE FROM t").await, Ok(1));
+        for text in [
+            "DROP TABLE t",
+            "SELECT * FROM exprsn_host.outbox",
+            "SET ROLE postgres",
+        ] {
+            assert!(
+                matches!(execute(&database, text).await, Err(Error::Denied(_))),
+                "{text}"
+            );
+        }
+    }
+}
+
 #[test]
 fn settings_do_not_show_their_passwords() {
     let settings = Settings::new("postgres://admin:geheim@db/postgres".to_owned());
