@@ -195,13 +195,13 @@ impl fmt::Debug for Redis {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::testing::RedisServer;
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
     /// An authority's certificate, and a certificate and key that it signed, in PEM.
-    fn certificates() -> [String; 3] {
+    pub(crate) fn certificates() -> [String; 3] {
         let mut params = CertificateParams::new([]).unwrap();
         params
             .distinguished_name

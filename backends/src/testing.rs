@@ -1,4 +1,7 @@
-//! Servers for tests: a Redis of its own for each test that needs one.
+//! Servers for tests: processes of their own, gone when the tests end.
+
+#[cfg(any(test, feature = "testing"))]
+pub mod postgres;
 
 use std::{
     io::{Read as _, Write as _},

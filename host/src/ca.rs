@@ -30,6 +30,7 @@ pub use admitted::NotAdmitted;
 pub use authorise::Denial;
 pub use certificate::{CertificateFault, ComponentCertificate};
 pub use claims::{Claims, Subject};
+pub use file::read_or_create as secret_file;
 pub use key::Algorithm;
 pub use ledger::{Admission, Decided, Withholding};
 pub use signer::Signer;

@@ -3,7 +3,11 @@
 //! Every key has a default, every limit a name with its unit; an unknown key or a wrong type stops the start with the
 //! line at fault.
 
-use crate::{approval::Approvals, capability::Configs, name::ServiceName};
+use crate::{
+    approval::Approvals,
+    capability::{Configs, sql::PostgresServer},
+    name::ServiceName,
+};
 use exprsn_backends::redis::{Redis, Tls};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
@@ -30,6 +34,7 @@ pub struct Config {
 #[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Backends {
+    pub postgres: PostgresServer,
     pub redis: RedisServer,
 }
 

@@ -4,7 +4,7 @@ use crate::{capability::Grants, invocation::Permission, name::ServiceName};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
-pub use exprsn_backends::queue::Backoff;
+pub use exprsn_backends::{queue::Backoff, sql::migrate::MigrationFile};
 
 /// The custom section that holds `component.toml`.
 pub const MANIFEST_SECTION: &str = "exprsn:manifest";
@@ -178,14 +178,6 @@ pub struct Migrations {
     /// The manifest's `[schema]`.
     #[serde(skip)]
     pub schema: Option<SchemaRange>,
-}
-
-/// One migration: `0001_init.sql`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct MigrationFile {
-    pub name: String,
-    pub sql: String,
 }
 
 impl Migrations {

@@ -141,7 +141,7 @@ pub fn read_migrations(folder: &Path) -> Result<Migrations> {
         });
     }
     migrations.files.sort_by(|a, b| a.name.cmp(&b.name));
-    migrate::select(&migrations, migrate::Engine::Sqlite).with_context(about)?;
+    migrate::select(&migrations.files, migrate::Engine::Sqlite).with_context(about)?;
     Ok(migrations)
 }
 

@@ -2,19 +2,21 @@
 
 use super::output::{CliError, Failure, Result, Style, Table, print, print_json};
 use crate::{
-    capability::sql::{self, migrate},
+    capability::sql::{Backend, Store, migrate},
     component::ComponentFile,
     config::Config,
     name::ServiceName,
-    sqlite::Database,
 };
 use clap::{Args, Subcommand};
+use exprsn_backends::sql::Database;
 use serde_json::{Value, json};
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::runtime::Handle;
 
 /// How long `status` tries to open a database that the platform is writing to, in milliseconds.
 const BUSY_MS_MAX: u64 = 5_000;
@@ -22,13 +24,27 @@ const BUSY_MS_MAX: u64 = 5_000;
 /// Databases of the services.
 #[derive(Subcommand, Debug)]
 pub enum DbCommand {
+    Create(CreateArgs),
     Migrate(MigrateArgs),
     Status(StatusArgs),
 }
 
+/// Creates the services' databases: on PostgreSQL with their roles and rights. `exprsn up` does the same at start.
+///
+/// What is there already is left as it is; rights and passwords of roles are set again.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Examples:
+  exprsn db create
+  exprsn db create --services timeline --json")]
+pub struct CreateArgs {
+    #[command(flatten)]
+    databases: Databases,
+}
+
 /// Applies pending migrations, each in a transaction of its own. `exprsn up` does the same at start.
 ///
-/// The platform must not be running on the data directory.
+/// The platform must not be running on the data directory, unless the databases are on a server: there one host at a
+/// time migrates.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Examples:
   exprsn db migrate
@@ -90,28 +106,48 @@ impl DbCommand {
     /// Runs the command.
     pub async fn run(self) -> Result {
         match self {
+            Self::Create(command) => command.run().await,
             Self::Migrate(command) => command.run().await,
             Self::Status(command) => command.run().await,
         }
     }
 }
 
+impl CreateArgs {
+    async fn run(self) -> Result {
+        let (config, subjects) = self.databases.read()?;
+        let _lock = self.databases.prepare(&config)?;
+        let store = self.databases.store(&config).await?;
+        for subject in &subjects {
+            store.open(&subject.name).await?.close().await;
+        }
+        let names: Vec<&ServiceName> = subjects.iter().map(|subject| &subject.name).collect();
+        if self.databases.json {
+            return print_json(&names);
+        }
+        for name in names {
+            print(&format!(
+                "{name}: {}",
+                Style::stdout().green("has its database")
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl MigrateArgs {
     async fn run(self) -> Result {
         let (config, subjects) = self.databases.read()?;
-        fs::create_dir_all(&self.databases.data).map_err(|error| {
-            CliError::failed(format!(
-                "cannot use data directory `{}`: {error}",
-                self.databases.data.display()
-            ))
-            .remedy("name a writable one with --data")
-        })?;
-        let _lock = lock(&self.databases.data)?;
+        let _lock = self.databases.prepare(&config)?;
+        let store = self.databases.store(&config).await?;
         let mut done = Vec::new();
         for subject in &subjects {
-            let database = sql::open(&self.databases.data, &subject.name, &config.capability.sql)?;
-            let applied =
-                migrate::migrate(&database, &subject.name, &subject.file.migrations).await?;
+            let database = store.open(&subject.name).await?;
+            let migrations = &subject.file.migrations;
+            let applied = database
+                .migrate(&migrations.files, migrations.range())
+                .await
+                .map_err(wasmtime::Error::from)?;
             done.push((subject.name.clone(), applied));
         }
         self.show(&done)
@@ -143,9 +179,10 @@ impl MigrateArgs {
 impl StatusArgs {
     async fn run(self) -> Result {
         let (config, subjects) = self.databases.read()?;
+        let store = self.databases.store(&config).await?;
         let mut states = Vec::new();
         for subject in &subjects {
-            states.push(self.state(&config, subject).await);
+            states.push(self.state(&store, subject).await);
         }
         if self.databases.json {
             print_json(&states)?;
@@ -170,21 +207,17 @@ impl StatusArgs {
         }
     }
 
-    async fn state(&self, config: &Config, subject: &Subject) -> Value {
-        let path = sql::path(&self.databases.data, &subject.name);
-        let state = if path.exists() {
-            match self.open(config, subject).await {
-                Ok(database) => migrate::status(&database, &subject.file.migrations).await,
-                Err(error) => Err(error),
-            }
-        } else {
+    async fn state(&self, store: &Store, subject: &Subject) -> Value {
+        let migrations = &subject.file.migrations;
+        let state = match self.look(store, subject).await {
+            Ok(Some(database)) => database
+                .status(&migrations.files, migrations.range())
+                .await
+                .map_err(wasmtime::Error::from),
             // Looking must not make a database.
-            migrate::select(&subject.file.migrations, migrate::Engine::Sqlite).map(|wanted| {
-                migrate::Status {
-                    applied: Vec::new(),
-                    pending: wanted.into_iter().map(|migration| migration.name).collect(),
-                }
-            })
+            Ok(None) => migrate::status_of_none(&migrations.files, store.engine())
+                .map_err(wasmtime::Error::from),
+            Err(error) => Err(error),
         };
         let name = subject.name.as_str();
         match state {
@@ -203,15 +236,19 @@ impl StatusArgs {
 }
 
 impl StatusArgs {
-    /// Opens a database that the running platform may just be writing to.
-    async fn open(&self, config: &Config, subject: &Subject) -> wasmtime::Result<Database> {
+    /// Opens a database that the running platform may just be writing to; none if there is none.
+    async fn look(
+        &self,
+        store: &Store,
+        subject: &Subject,
+    ) -> wasmtime::Result<Option<Arc<dyn Database>>> {
         let deadline = Instant::now() + Duration::from_millis(BUSY_MS_MAX);
         loop {
-            match sql::open(&self.databases.data, &subject.name, &config.capability.sql) {
+            match store.look(&subject.name).await {
                 Err(error) if is_busy(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                opened => return opened,
+                looked => return looked,
             }
         }
     }
@@ -222,6 +259,27 @@ fn is_busy(error: &wasmtime::Error) -> bool {
 }
 
 impl Databases {
+    /// Where the databases are.
+    async fn store(&self, config: &Config) -> Result<Store> {
+        let (sql, server) = (&config.capability.sql, &config.backends.postgres);
+        Ok(Store::connect(&self.data, sql, server, &Handle::current()).await?)
+    }
+
+    /// Makes the data directory and, where the databases are files in it, locks it.
+    fn prepare(&self, config: &Config) -> Result<Option<fs::File>> {
+        fs::create_dir_all(&self.data).map_err(|error| {
+            CliError::failed(format!(
+                "cannot use data directory `{}`: {error}",
+                self.data.display()
+            ))
+            .remedy("name a writable one with --data")
+        })?;
+        match config.capability.sql.backend {
+            Backend::Sqlite => lock(&self.data).map(Some),
+            Backend::Postgres => Ok(None),
+        }
+    }
+
     /// The configuration, and the services with a database.
     fn read(&self) -> Result<(Config, Vec<Subject>)> {
         let mut config = Config::read(&self.config)?;

@@ -9,11 +9,10 @@ use crate::{
             NewJob,
             check::{check_event, check_job, check_queue_name},
         },
-        sql::{exprsn::sql::types::Value, value},
     },
     manifest::Backoff,
 };
-use rusqlite::types::{ToSqlOutput, ValueRef};
+use exprsn_backends::sql::{sqlite, value::Value};
 
 /// What is accepted of an object's description fits in a header, and a range stays within the object.
 pub fn blob_options(input: &[u8]) {
@@ -143,23 +142,17 @@ pub fn sql_values(input: &[u8]) {
         Value::Text(input.rest()),
     ];
     for value in &values {
-        let Ok(stored) = value::to_stored(value) else {
+        let Some(read) = sqlite::value::read_back(value) else {
             assert!(matches!(
                 value,
                 Value::Real(_) | Value::Uuid(_) | Value::Json(_)
             ));
             continue;
         };
-        let stored = match &stored {
-            ToSqlOutput::Borrowed(stored) => *stored,
-            ToSqlOutput::Owned(stored) => ValueRef::from(stored),
-            _ => panic!("it is stored as it is"),
-        };
-        let read = value::from_stored(stored).unwrap_or_else(|_| panic!("what was stored is read"));
         check(value, &read);
     }
     if let Value::Text(name) = &values[7]
-        && let Some(position) = value::position(name)
+        && let Some(position) = sqlite::value::position(name)
     {
         assert!(position > 0 && *name == format!("${position}"));
     }

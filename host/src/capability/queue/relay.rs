@@ -8,18 +8,13 @@ use crate::{
     },
     clock::now_ms,
 };
+use exprsn_backends::sql::error::BoxError;
 
 impl Sink for Broker {
-    async fn deliver(&self, batch: Vec<OutboxItem>) -> wasmtime::Result<()> {
+    async fn deliver(&self, batch: Vec<OutboxItem>) -> Result<(), BoxError> {
         let now_ms = now_ms();
-        Ok(self
-            .relay(
-                batch
-                    .into_iter()
-                    .map(|item| message(item, now_ms))
-                    .collect(),
-            )
-            .await?)
+        let messages = batch.into_iter().map(|item| message(item, now_ms));
+        Ok(self.relay(messages.collect()).await?)
     }
 }
 

@@ -4,14 +4,15 @@ use super::{
     Lent,
     database::{Host, HostTransaction, HostTransactionWithStore, HostWithStore},
     outbox::Content,
-    sqlite::{Call, RowStream, ServiceDatabase, Transaction},
     types::{self, Error, OutboxEvent, OutboxJob, Row, RowSet, Statement, Value},
+    value::{row, row_set, statement},
 };
 use crate::{
     clock,
     invocation::Invocation,
     store::{Handed, Handover, ServiceContext, StoreState},
 };
+use exprsn_backends::sql::{Call, Database, RowStream, Transaction, value};
 use std::{
     pin::Pin,
     sync::Arc,
@@ -26,7 +27,7 @@ use wasmtime::{
 };
 
 /// The host's half of a `transaction` resource.
-pub struct OpenTransaction(Arc<Transaction>);
+pub struct OpenTransaction(Arc<dyn Transaction>);
 
 type Own = HasSelf<StoreState>;
 pub(super) type Answer<T> = Result<Result<T, Error>>;
@@ -64,13 +65,13 @@ impl Caller {
     }
 
     /// The database, and how one call of it is bounded.
-    fn database(&self) -> Result<(&Arc<ServiceDatabase>, Call), Error> {
+    fn database(&self) -> Result<(&dyn Database, Call), Error> {
         let lent = self.lent()?;
         let call = Call {
             rights: lent.rights,
             deadline: self.invocation.deadline,
         };
-        Ok((&lent.database, call))
+        Ok((&*lent.database, call))
     }
 
     /// Counts what the call holds while it waits.
@@ -78,16 +79,21 @@ impl Caller {
         self.handover.take(bytes).map_err(Error::LimitExceeded)
     }
 
-    pub(super) async fn query(&self, text: String, parameters: Vec<Value>) -> Result<RowSet, Error> {
+    pub(super) async fn query(
+        &self,
+        text: String,
+        parameters: Vec<Value>,
+    ) -> Result<RowSet, Error> {
         let (database, call) = self.database()?;
         let _handed = self.hold(bytes_of(&text, &parameters))?;
-        database.query(call, Statement { text, parameters }).await
+        let rows = database.query(call, statement(text, parameters)).await;
+        Ok(row_set(rows?))
     }
 
     pub(super) async fn execute(&self, text: String, parameters: Vec<Value>) -> Result<u64, Error> {
         let (database, call) = self.database()?;
         let _handed = self.hold(bytes_of(&text, &parameters))?;
-        database.execute(call, Statement { text, parameters }).await
+        Ok(database.execute(call, statement(text, parameters)).await?)
     }
 
     pub(super) async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<RowSet>, Error> {
@@ -95,24 +101,27 @@ impl Caller {
         let sizes = statements.iter();
         let sizes = sizes.map(|statement| bytes_of(&statement.text, &statement.parameters));
         let _handed = self.hold(sizes.sum())?;
-        database.batch(call, statements).await
+        let statements = statements.into_iter();
+        let statements = statements.map(|one| statement(one.text, one.parameters));
+        let sets = database.batch(call, statements.collect()).await?;
+        Ok(sets.into_iter().map(row_set).collect())
     }
 
     async fn stream(&self, text: String, parameters: Vec<Value>) -> Result<RowStream, Error> {
         let (database, call) = self.database()?;
         let _handed = self.hold(bytes_of(&text, &parameters))?;
-        database.stream(call, Statement { text, parameters }).await
+        Ok(database.stream(call, statement(text, parameters)).await?)
     }
 
-    pub(super) async fn begin(&self) -> Result<Transaction, Error> {
+    pub(super) async fn begin(&self) -> Result<Box<dyn Transaction>, Error> {
         let (database, call) = self.database()?;
-        database.begin(call).await
+        Ok(database.begin(call).await?)
     }
 }
 
 /// A transaction with the state of the store that calls it. Its functions are the resource's and its twin's.
 pub(super) struct Within {
-    transaction: Arc<Transaction>,
+    transaction: Arc<dyn Transaction>,
     caller: Caller,
 }
 
@@ -127,18 +136,27 @@ impl Within {
         })
     }
 
-    pub(super) async fn query(&self, text: String, parameters: Vec<Value>) -> Result<RowSet, Error> {
+    pub(super) async fn query(
+        &self,
+        text: String,
+        parameters: Vec<Value>,
+    ) -> Result<RowSet, Error> {
         let (_, call) = self.caller.database()?;
         let _handed = self.caller.hold(bytes_of(&text, &parameters))?;
-        let statement = Statement { text, parameters };
-        self.transaction.query(call, statement).await
+        let rows = self
+            .transaction
+            .query(call, statement(text, parameters))
+            .await;
+        Ok(row_set(rows?))
     }
 
     pub(super) async fn execute(&self, text: String, parameters: Vec<Value>) -> Result<u64, Error> {
         let (_, call) = self.caller.database()?;
         let _handed = self.caller.hold(bytes_of(&text, &parameters))?;
-        let statement = Statement { text, parameters };
-        self.transaction.execute(call, statement).await
+        Ok(self
+            .transaction
+            .execute(call, statement(text, parameters))
+            .await?)
     }
 
     pub(super) async fn add_job(&self, job: OutboxJob) -> Result<String, Error> {
@@ -178,11 +196,11 @@ impl Within {
 
     pub(super) async fn commit(&self) -> Result<(), Error> {
         self.caller.lent()?;
-        self.transaction.commit().await
+        Ok(self.transaction.commit().await?)
     }
 
     pub(super) async fn rollback(&self) -> Result<(), Error> {
-        self.transaction.roll_back().await
+        Ok(self.transaction.roll_back().await?)
     }
 }
 
@@ -247,14 +265,14 @@ impl<U: Send + 'static> HostWithStore<U> for Own {
         };
         accessor.with(|mut store| {
             let rows = StreamReader::new(&mut store, Rows(rows.into_stream()))?;
-            let end = async move { Ok::<_, wasmtime::Error>(end.await) };
+            let end = async move { Ok::<_, wasmtime::Error>(end.await.map_err(Error::from)) };
             Ok(Ok((columns, rows, FutureReader::new(&mut store, end)?)))
         })
     }
 }
 
 /// Hands the database thread's rows to the guest, some at a time.
-struct Rows(flume::r#async::RecvStream<'static, Vec<Row>>);
+struct Rows(flume::r#async::RecvStream<'static, Vec<value::Row>>);
 
 impl<D> StreamProducer<D> for Rows {
     type Item = Row;
@@ -277,6 +295,7 @@ impl<D> StreamProducer<D> for Rows {
                 next => match ready!(next) {
                     Some(rows) if rows.is_empty() => {}
                     Some(rows) => {
+                        let rows: Vec<Row> = rows.into_iter().map(row).collect();
                         destination.set_buffer(rows.into());
                         return Poll::Ready(Ok(StreamResult::Completed));
                     }
@@ -290,9 +309,9 @@ impl<D> StreamProducer<D> for Rows {
 /// Hands a transaction to the guest.
 pub(super) fn opened(
     state: &mut StoreState,
-    transaction: Transaction,
+    transaction: Box<dyn Transaction>,
 ) -> Answer<Resource<OpenTransaction>> {
-    let open = OpenTransaction(Arc::new(transaction));
+    let open = OpenTransaction(transaction.into());
     Ok(Ok(state.table.push(open)?))
 }
 

@@ -1,7 +1,7 @@
 //! What operators see of databases: work done, and how far each outbox is behind.
 
-use super::outbox::Lag;
-use crate::{clock, name::ServiceName, sqlite::Database};
+use crate::{clock, name::ServiceName};
+use exprsn_backends::sql::{Database, backend::PoolStatistics, relay::Lag};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},
@@ -22,11 +22,11 @@ pub(super) struct Gauges {
 struct Watched {
     service: ServiceName,
     lag: Arc<Lag>,
-    database: Database,
+    database: Arc<dyn Database>,
 }
 
 impl Gauges {
-    pub fn add(&self, service: &ServiceName, lag: &Arc<Lag>, database: &Database) {
+    pub fn add(&self, service: &ServiceName, lag: &Arc<Lag>, database: &Arc<dyn Database>) {
         let watched = Watched {
             service: service.clone(),
             lag: lag.clone(),
@@ -66,16 +66,80 @@ impl Collector for Gauges {
             "sql_commits",
             "Transactions written to disk",
             &watched,
-            |watched| watched.database.statistics().commits(),
+            |watched| watched.database.statistics().commits,
         )?;
         counter(
             &mut encoder,
             "sql_writes",
             "Writes that are durable; several share a commit",
             &watched,
-            |watched| watched.database.statistics().writes(),
-        )
+            |watched| watched.database.statistics().writes,
+        )?;
+        pools(&mut encoder, &watched)
     }
+}
+
+/// A metric of a pool: its name, what it says, and where it stands.
+type OfPool = (&'static str, &'static str, fn(&PoolStatistics) -> u64);
+
+/// The connections of databases that have a pool of them, in the words of Sequelize's pool.
+fn pools(encoder: &mut DescriptorEncoder<'_>, watched: &[Watched]) -> fmt::Result {
+    let pooled: Vec<(Watched, PoolStatistics)> = watched
+        .iter()
+        .filter_map(|one| Some((one.clone(), one.database.statistics().pool?)))
+        .collect();
+    if pooled.is_empty() {
+        return Ok(());
+    }
+    let (ones, pools): (Vec<Watched>, Vec<PoolStatistics>) = pooled.into_iter().unzip();
+    let of = |one: &Watched, read: fn(&PoolStatistics) -> u64| {
+        let index = ones.iter().position(|other| other.service == one.service);
+        index.map_or(0, |index| read(&pools[index]))
+    };
+    let gauges: [OfPool; 4] = [
+        (
+            "sql_pool_max",
+            "Database connections that may be open",
+            |pool| pool.max,
+        ),
+        (
+            "sql_pool_size",
+            "Database connections that are open",
+            |pool| pool.size,
+        ),
+        (
+            "sql_pool_available",
+            "Open database connections that nobody uses",
+            |pool| pool.available,
+        ),
+        (
+            "sql_pool_waiting",
+            "Calls that wait for a database connection",
+            |pool| pool.waiting,
+        ),
+    ];
+    for (name, help, read) in gauges {
+        gauge(encoder, name, help, &ones, |one| of(one, read))?;
+    }
+    let counters: [OfPool; 3] = [
+        ("sql_pool_opened", "Database connections opened", |pool| {
+            pool.opened
+        }),
+        (
+            "sql_pool_timeouts",
+            "Calls that waited for a database connection in vain",
+            |pool| pool.timeouts,
+        ),
+        (
+            "sql_cancelled",
+            "Statements cancelled on the database server",
+            |pool| pool.cancelled,
+        ),
+    ];
+    for (name, help, read) in counters {
+        counter(encoder, name, help, &ones, |one| of(one, read))?;
+    }
+    Ok(())
 }
 
 fn gauge(

@@ -1,144 +1,101 @@
-//! Values between guest and SQLite: parameters by number, columns by what is stored.
+//! The interface's types and the backends': the same cases, so that each becomes the other by a move.
 
-use super::{
-    error::{Fault, invalid},
-    types::{Row, Value},
-};
-use rusqlite::{
-    Statement,
-    types::{ToSqlOutput, Value as Stored, ValueRef},
+use super::types;
+use exprsn_backends::sql::{
+    Error,
+    error::{ConstraintKind, Violation},
+    value::{Row, RowSet, Statement, Value},
 };
 
-/// Binds `$1`, `$2`, … wherever they occur. Neither a parameter without a value nor a value without one is accepted.
-pub(super) fn bind(statement: &mut Statement<'_>, values: &[Value]) -> Result<(), Fault> {
-    let mut highest = 0;
-    for index in 1..=statement.parameter_count() {
-        let name = statement.parameter_name(index);
-        let number = name.and_then(position).ok_or_else(|| {
-            invalid(format!(
-                "parameters are written $1, $2 and so on, not `{}`",
-                name.unwrap_or("?")
-            ))
-        })?;
-        let value = values.get(number - 1).ok_or_else(|| {
-            invalid(format!(
-                "${number} has no value: {} were given",
-                values.len()
-            ))
-        })?;
-        let value = to_stored(value).map_err(|what| invalid(format!("${number} {what}")))?;
-        statement.raw_bind_parameter(index, value)?;
-        highest = highest.max(number);
+/// A statement for the backend.
+pub(super) fn statement(text: String, parameters: Vec<types::Value>) -> Statement {
+    Statement {
+        text,
+        parameters: parameters.into_iter().map(value).collect(),
     }
-    if highest < values.len() {
-        return Err(invalid(format!(
-            "{} values were given, but the last parameter is ${highest}",
-            values.len()
-        )));
-    }
-    Ok(())
 }
 
-/// The number in `$12`.
-pub(crate) fn position(name: &str) -> Option<usize> {
-    let digits = name.strip_prefix('$')?;
-    let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
-    digits.parse().ok().filter(|_| plain)
-}
-
-/// SQLite's nearest to a value; PostgreSQL refuses the same.
-pub(crate) fn to_stored(value: &Value) -> Result<ToSqlOutput<'_>, &'static str> {
-    let text = |text| Ok(ToSqlOutput::Borrowed(ValueRef::Text(str::as_bytes(text))));
+fn value(value: types::Value) -> Value {
     match value {
-        Value::Null => Ok(ToSqlOutput::Owned(Stored::Null)),
-        Value::Boolean(yes) => Ok(ToSqlOutput::Owned(Stored::Integer(i64::from(*yes)))),
-        Value::Integer(number) | Value::Timestamp(number) => {
-            Ok(ToSqlOutput::Owned(Stored::Integer(*number)))
-        }
-        Value::Real(number) if number.is_nan() => Err("is not a number, which cannot be stored"),
-        Value::Real(number) => Ok(ToSqlOutput::Owned(Stored::Real(*number))),
-        Value::Text(value) => text(value),
-        Value::Blob(bytes) => Ok(ToSqlOutput::Borrowed(ValueRef::Blob(bytes))),
-        Value::Json(value) => match serde_json::from_str::<serde::de::IgnoredAny>(value) {
-            Ok(_) => text(value),
-            Err(_) => Err("is not a JSON document"),
-        },
-        Value::Uuid(value) if is_canonical_uuid(value) => text(value),
-        Value::Uuid(_) => Err("is not a UUID in its hyphenated lower-case form"),
+        types::Value::Null => Value::Null,
+        types::Value::Boolean(yes) => Value::Boolean(yes),
+        types::Value::Integer(number) => Value::Integer(number),
+        types::Value::Real(number) => Value::Real(number),
+        types::Value::Text(text) => Value::Text(text),
+        types::Value::Blob(bytes) => Value::Blob(bytes),
+        types::Value::Json(text) => Value::Json(text),
+        types::Value::Timestamp(ms) => Value::Timestamp(ms),
+        types::Value::Uuid(text) => Value::Uuid(text),
     }
 }
 
-fn is_canonical_uuid(text: &str) -> bool {
-    let mut buffer = uuid::Uuid::encode_buffer();
-    uuid::Uuid::try_parse(text)
-        .is_ok_and(|uuid| uuid.hyphenated().encode_lower(&mut buffer) == text)
+/// A row for the guest.
+pub(super) fn row(row: Row) -> types::Row {
+    let column = |value| match value {
+        Value::Null => types::Value::Null,
+        Value::Boolean(yes) => types::Value::Boolean(yes),
+        Value::Integer(number) => types::Value::Integer(number),
+        Value::Real(number) => types::Value::Real(number),
+        Value::Text(text) => types::Value::Text(text),
+        Value::Blob(bytes) => types::Value::Blob(bytes),
+        Value::Json(text) => types::Value::Json(text),
+        Value::Timestamp(ms) => types::Value::Timestamp(ms),
+        Value::Uuid(text) => types::Value::Uuid(text),
+    };
+    row.into_iter().map(column).collect()
 }
 
-/// What a statement may still answer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Budget {
-    pub rows: usize,
-    pub bytes: usize,
-}
-
-impl Budget {
-    /// Takes one row.
-    pub fn row(&mut self) -> Result<(), Fault> {
-        self.rows = self.rows.checked_sub(1).ok_or_else(|| {
-            Fault::limit(
-                "the result has more rows than sql_rows_max: add LIMIT, or use query-stream",
-            )
-        })?;
-        Ok(())
-    }
-
-    fn take(&mut self, bytes: usize) -> Result<(), Fault> {
-        self.bytes = self.bytes.checked_sub(bytes).ok_or_else(|| {
-            Fault::limit(
-                "the result is larger than sql_result_bytes_max: select less, or use query-stream",
-            )
-        })?;
-        Ok(())
+/// Rows for the guest.
+pub(super) fn row_set(set: RowSet) -> types::RowSet {
+    types::RowSet {
+        columns: set.columns,
+        rows: set.rows.into_iter().map(row).collect(),
     }
 }
 
-/// Copies a row out of SQLite.
-pub(super) fn row(
-    row: &rusqlite::Row<'_>,
-    width: usize,
-    budget: &mut Budget,
-) -> Result<Row, Fault> {
-    let mut values = Vec::with_capacity(width);
-    for index in 0..width {
-        let stored = row.get_ref(index)?;
-        budget.take(size(stored))?;
-        values.push(from_stored(stored)?);
-    }
-    Ok(values)
-}
-
-/// About what the value takes in memory.
-fn size(stored: ValueRef<'_>) -> usize {
-    size_of::<Value>()
-        + match stored {
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
-            _ => 0,
-        }
-}
-
-pub(crate) fn from_stored(stored: ValueRef<'_>) -> Result<Value, Fault> {
-    Ok(match stored {
-        ValueRef::Null => Value::Null,
-        ValueRef::Integer(number) => Value::Integer(number),
-        ValueRef::Real(number) => Value::Real(number),
-        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) => Value::Text(text.to_owned()),
-            Err(_) => {
-                return Err(invalid(
-                    "a text in the result is not UTF-8: select it as a blob",
-                ));
+impl From<Error> for types::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Denied(text) => Self::AccessDenied(text),
+            Error::Unavailable(text) => Self::Unavailable(text),
+            Error::Limit(text) => Self::LimitExceeded(text),
+            Error::Constraint(Violation { kind, message }) => {
+                let kind = match kind {
+                    ConstraintKind::Unique => types::ConstraintKind::Unique,
+                    ConstraintKind::ForeignKey => types::ConstraintKind::ForeignKey,
+                    ConstraintKind::NotNull => types::ConstraintKind::NotNull,
+                    ConstraintKind::Check => types::ConstraintKind::Check,
+                    ConstraintKind::Other => types::ConstraintKind::Other,
+                };
+                Self::Constraint(types::ConstraintViolation { kind, message })
             }
-        },
-        ValueRef::Blob(bytes) => Value::Blob(bytes.to_owned()),
-    })
+            Error::Conflict(text) => Self::Conflict(text),
+            Error::Invalid(text) => Self::Invalid(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_go_there_and_back() {
+        let given = vec![
+            types::Value::Null,
+            types::Value::Boolean(true),
+            types::Value::Integer(-1),
+            types::Value::Real(0.5),
+            types::Value::Text("a".to_owned()),
+            types::Value::Blob(vec![1]),
+            types::Value::Json("{}".to_owned()),
+            types::Value::Timestamp(7),
+            types::Value::Uuid("u".to_owned()),
+        ];
+        let told = format!("{given:?}");
+        assert_eq!(
+            format!("{:?}", row(statement(String::new(), given).parameters)),
+            told
+        );
+    }
 }

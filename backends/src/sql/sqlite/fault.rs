@@ -1,10 +1,11 @@
-//! Errors: what the guest may know of them, and what is for the log alone.
+//! What went wrong on a connection, and what the guest may know of it.
 
-use super::{
-    guard::Entered,
-    types::{ConstraintKind, ConstraintViolation, Error},
+use super::guard::Entered;
+use crate::{
+    name::ServiceName,
+    sql::error::{ConstraintKind, Error, Violation},
+    sqlite,
 };
-use crate::{name::ServiceName, sqlite, telemetry};
 use rusqlite::{ErrorCode, ffi};
 
 /// Why a call failed, on its way from the database's thread to the guest.
@@ -24,6 +25,12 @@ impl From<sqlite::Error> for Fault {
     }
 }
 
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Guest(error)
+    }
+}
+
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         Self::Engine(error.into())
@@ -32,14 +39,14 @@ impl From<rusqlite::Error> for Fault {
 
 impl Fault {
     pub(super) fn limit(text: impl Into<String>) -> Self {
-        Self::Guest(Error::LimitExceeded(text.into()))
+        Self::Guest(Error::limit(text))
     }
 
     /// The same, with the guard's words where it was a denial.
     pub(super) fn explained(self, entered: &Entered) -> Self {
         match (&self, entered.denied()) {
             (Self::Engine(sqlite::Error::Sqlite(_)), Some(reason)) => {
-                Self::Guest(Error::AccessDenied(reason))
+                Self::Guest(Error::Denied(reason))
             }
             _ => self,
         }
@@ -49,19 +56,19 @@ impl Fault {
     pub(super) fn into_error(self, service: &ServiceName) -> Error {
         match self {
             Self::Guest(error) => error,
-            Self::Writes => Error::Invalid("the statement writes where only reading is possible".to_owned()),
-            Self::Engine(sqlite::Error::Sqlite(error)) => of_sqlite(error).unwrap_or_else(|error| away(service, error)),
+            Self::Writes => {
+                Error::Invalid("the statement writes where only reading is possible".to_owned())
+            }
+            Self::Engine(sqlite::Error::Sqlite(error)) => {
+                of_sqlite(error).unwrap_or_else(|error| Error::away(service, &error))
+            }
             Self::Engine(sqlite::Error::Overloaded) => {
                 Error::Unavailable("too many requests wait for the database".to_owned())
             }
-            Self::Engine(sqlite::Error::Expired) => Error::LimitExceeded(
-                "the transaction idled or lasted longer than sql_transaction_ms_max and was rolled back".to_owned(),
-            ),
-            Self::Engine(sqlite::Error::Lost) => {
-                Error::Conflict("the transaction was rolled back; run it again".to_owned())
-            }
-            Self::Engine(sqlite::Error::Ended) => Error::Invalid("the transaction has ended".to_owned()),
-            Self::Engine(error) => away(service, error),
+            Self::Engine(sqlite::Error::Expired) => Error::expired(),
+            Self::Engine(sqlite::Error::Lost) => Error::lost(),
+            Self::Engine(sqlite::Error::Ended) => Error::ended(),
+            Self::Engine(error) => Error::away(service, &error),
         }
     }
 }
@@ -69,11 +76,6 @@ impl Fault {
 /// The statement or its parameters are wrong.
 pub(super) fn invalid(text: impl Into<String>) -> Fault {
     Fault::Guest(Error::Invalid(text.into()))
-}
-
-fn away(service: &ServiceName, error: impl Into<wasmtime::Error>) -> Error {
-    tracing::error!(%service, error = telemetry::chain(&error.into()), "the database failed");
-    Error::Unavailable("the database is away".to_owned())
 }
 
 /// The interface's case for an error of SQLite's; a fault of the host is given back.
@@ -100,16 +102,14 @@ fn of_sqlite(error: rusqlite::Error) -> Result<Error, rusqlite::Error> {
         ErrorCode::ConstraintViolation => {
             Error::Constraint(violation(code.extended_code, &message))
         }
-        ErrorCode::AuthorizationForStatementDenied => Error::AccessDenied(message),
-        ErrorCode::OperationInterrupted => Error::LimitExceeded(
-            "the statement took longer than sql_statement_ms_max or its invocation".to_owned(),
-        ),
+        ErrorCode::AuthorizationForStatementDenied => Error::Denied(message),
+        ErrorCode::OperationInterrupted => Error::timeout(),
         ErrorCode::TooBig => {
-            Error::LimitExceeded("a value or row is larger than sql_value_bytes_max".to_owned())
+            Error::Limit("a value or row is larger than sql_value_bytes_max".to_owned())
         }
-        ErrorCode::DiskFull => Error::LimitExceeded(
-            "the database is full: sql_database_bytes_max or the disk".to_owned(),
-        ),
+        ErrorCode::DiskFull => {
+            Error::Limit("the database is full: sql_database_bytes_max or the disk".to_owned())
+        }
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
             Error::Unavailable("the database is busy".to_owned())
         }
@@ -125,7 +125,7 @@ fn of_sqlite(error: rusqlite::Error) -> Result<Error, rusqlite::Error> {
     })
 }
 
-fn violation(extended_code: i32, message: &str) -> ConstraintViolation {
+fn violation(extended_code: i32, message: &str) -> Violation {
     let kind = match extended_code {
         ffi::SQLITE_CONSTRAINT_UNIQUE
         | ffi::SQLITE_CONSTRAINT_PRIMARYKEY
@@ -140,5 +140,5 @@ fn violation(extended_code: i32, message: &str) -> ConstraintViolation {
         .split_once("constraint failed: ")
         .map_or(message, |(_, what)| what)
         .to_owned();
-    ConstraintViolation { kind, message }
+    Violation { kind, message }
 }

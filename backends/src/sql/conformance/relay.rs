@@ -2,8 +2,12 @@
 
 use super::*;
 use crate::{
-    capability::sql::outbox::{Content, OutboxItem, Relay, Sink},
-    invocation::TraceContext,
+    queue::Backoff,
+    sql::{
+        error::BoxError,
+        outbox::{OutboxItem, Sink},
+        relay::Relay,
+    },
 };
 use std::sync::{
     Mutex,
@@ -12,7 +16,7 @@ use std::sync::{
 use tokio::{runtime::Handle, sync::watch};
 
 /// Takes every id once, as a broker does, after some failures.
-struct Inbox {
+pub struct Inbox {
     failures: AtomicUsize,
     /// Takes the batch and then fails: the answer of a broker that was lost on the way.
     answers_lost: AtomicUsize,
@@ -61,10 +65,10 @@ fn counted_down(counter: &AtomicUsize) -> bool {
 }
 
 impl Sink for Inbox {
-    async fn deliver(&self, batch: Vec<OutboxItem>) -> wasmtime::Result<()> {
+    async fn deliver(&self, batch: Vec<OutboxItem>) -> Result<(), BoxError> {
         self.deliveries.fetch_add(1, Ordering::SeqCst);
         if counted_down(&self.failures) {
-            wasmtime::bail!("the broker is away");
+            return Err("the broker is away".into());
         }
         let held = {
             let mut taken = self.taken.lock().unwrap();
@@ -79,7 +83,7 @@ impl Sink for Inbox {
             taken.len()
         };
         if counted_down(&self.answers_lost) {
-            wasmtime::bail!("the answer was lost");
+            return Err("the answer was lost".into());
         }
         self.changed.send_replace(held);
         Ok(())
@@ -93,51 +97,32 @@ fn job(id: &str) -> Content {
         name: "index".to_owned(),
         data: r#"{"text":"\"quoted\""}"#.to_owned(),
         attempts: Some(3),
-        backoff: Some(crate::manifest::Backoff::Exponential { delay_ms: 100 }),
+        backoff: Some(Backoff::Exponential { delay_ms: 100 }),
         delay_ms: 5,
         priority: 1,
     }
 }
 
 impl Bench {
-    async fn announce(&self, contents: Vec<Content>, trace: TraceContext) {
-        let tx = self.database.begin(call(Rights::Rows)).await.unwrap();
-        for content in contents {
-            tx.announce(content, trace, 77).await.unwrap();
-        }
-        tx.commit().await.unwrap();
-    }
-
     fn relay(&self, sink: &Arc<Inbox>) -> Relay {
         Relay::start(
             &Handle::current(),
-            service(),
-            self.database.database().clone(),
+            self.service.clone(),
+            self.database.outbox(),
             sink.clone(),
         )
     }
 
     /// Waits until nothing is left to relay.
     async fn emptied(&self) {
-        loop {
-            let read = self.database.database().read(|c| {
-                Ok::<i64, crate::sqlite::Error>(c.query_row(
-                    "SELECT count(*) FROM _exprsn_outbox",
-                    [],
-                    |row| row.get(0),
-                )?)
-            });
-            if read.await.unwrap() == 0 {
-                return;
-            }
-            tokio::task::yield_now().await;
+        while self.waiting().await > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_an_earlier_process_left_is_delivered_at_start_with_all_it_says() {
-    let bench = Bench::new().await;
+pub async fn what_an_earlier_process_left_is_delivered_at_start_with_all_it_says(engine: Engine) {
+    let bench = Bench::new(engine).await;
     let trace = TraceContext::new_root();
     bench.announce(vec![job("1")], trace).await;
     let inbox = Inbox::new(0, 0);
@@ -145,7 +130,7 @@ async fn what_an_earlier_process_left_is_delivered_at_start_with_all_it_says() {
     inbox.holds(1).await;
     bench.emptied().await;
     let expected = OutboxItem {
-        service: service(),
+        service: bench.service.clone(),
         created_at: 77,
         trace: Some(trace),
         content: job("1"),
@@ -154,9 +139,8 @@ async fn what_an_earlier_process_left_is_delivered_at_start_with_all_it_says() {
     drop(relay);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn many_are_delivered_in_order_through_failures_and_lost_answers() {
-    let bench = Bench::new().await;
+pub async fn many_are_delivered_in_order_through_failures_and_lost_answers(engine: Engine) {
+    let bench = Bench::new(engine).await;
     let ids: Vec<String> = (0..300).map(|number| format!("{number:03}")).collect();
     bench
         .announce(
@@ -173,9 +157,8 @@ async fn many_are_delivered_in_order_through_failures_and_lost_answers() {
     drop(relay);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_ends_anywhere_leaves_the_rest_to_the_next() {
-    let bench = Bench::new().await;
+pub async fn a_relay_that_ends_anywhere_leaves_the_rest_to_the_next(engine: Engine) {
+    let bench = Bench::new(engine).await;
     bench
         .announce(vec![job("1"), job("2")], TraceContext::new_root())
         .await;
@@ -193,9 +176,8 @@ async fn a_relay_that_ends_anywhere_leaves_the_rest_to_the_next() {
     drop(relay);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn lag_tells_how_much_waits_and_how_long() {
-    let bench = Bench::new().await;
+pub async fn lag_tells_how_much_waits_and_how_long(engine: Engine) {
+    let bench = Bench::new(engine).await;
     bench
         .announce(vec![job("1"), job("2")], TraceContext::new_root())
         .await;
@@ -207,33 +189,15 @@ async fn lag_tells_how_much_waits_and_how_long() {
     assert_eq!((relay.lag().rows(), relay.lag().age_ms(100)), (2, 23));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_commit_wakes_the_relay() {
-    let folder = tempfile::tempdir().unwrap();
-    let limits = Limits::from(&Config::default());
-    let database = sqlite::open(&folder.path().join("notes.db"), &limits).unwrap();
+pub async fn a_commit_wakes_the_relay(engine: Engine) {
+    let bench = Bench::new(engine).await;
     let inbox = Inbox::new(0, 0);
-    let relay = Relay::start(
-        &Handle::current(),
-        service(),
-        database.clone(),
-        inbox.clone(),
-    );
-    let database = Arc::new(ServiceDatabase::new(
-        service(),
-        database,
-        limits,
-        relay.wake(),
-    ));
-    let bench = Bench {
-        folder,
-        database,
-        relay: relay.wake(),
-    };
+    let relay = bench.relay(&inbox);
     for number in 1..=3 {
         bench
             .announce(vec![job(&number.to_string())], TraceContext::new_root())
             .await;
         inbox.holds(number).await;
     }
+    drop(relay);
 }

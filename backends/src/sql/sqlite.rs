@@ -1,21 +1,33 @@
 //! The embedded backend: one SQLite file per service.
 
+mod fault;
+mod guard;
+mod migrations;
+mod outbox;
+mod run;
+#[cfg(test)]
+mod tests;
+#[doc(hidden)]
+pub mod value;
+
 use super::{
-    Limits,
-    error::Fault,
-    guard::{self, Rights},
-    migrate, outbox,
-    run::Run,
-    types::{Error, Row, RowSet, Statement},
+    Call, Database, Error, Failure, Limits, Result, RowStream, Statistics, Transaction,
+    migrate::{MigrationFile, Status},
+    outbox::{Content, Outbox},
+    value::{RowSet, Statement},
 };
 use crate::{
-    invocation::TraceContext,
     name::ServiceName,
-    sqlite::{self, Access, Database, Options, Session},
+    sqlite::{self, Access, Database as File, Options, Session},
+    trace::TraceContext,
 };
+use fault::Fault;
 use futures::{FutureExt as _, future::BoxFuture};
+use outbox::SqliteOutbox;
+use run::Run;
 use rusqlite::Connection;
 use std::{
+    ops::RangeInclusive,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -33,8 +45,20 @@ const PAGE_BYTES: u64 = 4_096;
 /// Handovers of a stream that may wait for the guest.
 const STREAM_WAITING_MAX: usize = 2;
 
-/// Opens the database of a service, with the host's tables in it.
-pub fn open(path: &Path, limits: &Limits) -> Result<Database, sqlite::Error> {
+/// Opens a service's file, creating it where absent, with the host's tables in it. Blocks for some disk accesses.
+pub fn open(
+    path: &Path,
+    service: &ServiceName,
+    limits: Limits,
+) -> Result<SqliteDatabase, sqlite::Error> {
+    Ok(SqliteDatabase::new(
+        service.clone(),
+        open_file(path, &limits)?,
+        limits,
+    ))
+}
+
+fn open_file(path: &Path, limits: &Limits) -> Result<File, sqlite::Error> {
     let (value_bytes_max, pages_max) = (
         limits.value_bytes_max,
         limits.database_bytes_max.div_ceil(PAGE_BYTES),
@@ -54,90 +78,57 @@ pub fn open(path: &Path, limits: &Limits) -> Result<Database, sqlite::Error> {
         scanners: limits.streams_max,
         prepare: Some(Arc::new(prepare)),
         ..Options::with_schema(|connection| {
-            migrate::create(connection)?;
+            migrations::create(connection)?;
             outbox::create(connection)?;
             Ok(())
         })
     };
-    Database::open(path, options)
+    File::open(path, options)
 }
 
-/// A call of a guest: what it may do and until when.
-#[derive(Clone, Copy, Debug)]
-pub struct Call {
-    pub rights: Rights,
-    /// When its invocation's time is over.
-    pub deadline: Instant,
-}
-
-/// The database of one service, as its guests reach it.
-#[derive(Debug)]
-pub struct ServiceDatabase {
+/// The database of one service. Clones share it.
+#[derive(Clone, Debug)]
+pub struct SqliteDatabase {
     service: ServiceName,
-    database: Database,
+    file: File,
     limits: Limits,
     /// Notified when a commit added to the outbox.
-    relay: Arc<Notify>,
+    wake: Arc<Notify>,
     /// Transactions open or waiting.
     transactions: Arc<Semaphore>,
 }
 
-/// The rows of a stream, and how they ended.
-pub struct RowStream {
-    pub columns: Vec<String>,
-    pub rows: flume::Receiver<Vec<Row>>,
-    /// Resolves after the last row.
-    pub end: BoxFuture<'static, Result<(), Error>>,
-}
-
-impl ServiceDatabase {
-    pub fn new(
-        service: ServiceName,
-        database: Database,
-        limits: Limits,
-        relay: Arc<Notify>,
-    ) -> Self {
-        let transactions = Arc::new(Semaphore::new(limits.transactions_max));
+impl SqliteDatabase {
+    fn new(service: ServiceName, file: File, limits: Limits) -> Self {
         Self {
             service,
-            database,
+            file,
             limits,
-            relay,
-            transactions,
+            wake: Arc::default(),
+            transactions: Arc::new(Semaphore::new(limits.transactions_max)),
         }
     }
 
-    /// The engine's handle.
-    pub fn database(&self) -> &Database {
-        &self.database
-    }
-
-    /// Runs a statement that returns rows.
-    pub async fn query(&self, call: Call, statement: Statement) -> Result<RowSet, Error> {
-        let mut sets = self.batch(call, vec![statement]).await?;
+    async fn run_query(&self, call: Call, statement: Statement) -> Result<RowSet> {
+        let mut sets = self.run_batch(call, vec![statement]).await?;
         Ok(sets.pop().expect("each statement has its rows"))
     }
 
-    /// Runs a statement and counts the rows that it changed.
-    pub async fn execute(&self, call: Call, mut statement: Statement) -> Result<u64, Error> {
+    async fn run_execute(&self, call: Call, mut statement: Statement) -> Result<u64> {
         mark(&mut statement);
         let limits = self.limits;
         let run = move |connection: &Connection| {
             let run = Run::enter(call, limits);
             run.explain(run.execute(connection, &statement))
         };
-        self.database
+        self.file
             .write_again(run)
             .await
             .map_err(|fault| self.told(fault))
     }
 
-    /// Runs statements in one transaction; on a reader if none of them writes.
-    pub async fn batch(
-        &self,
-        call: Call,
-        mut statements: Vec<Statement>,
-    ) -> Result<Vec<RowSet>, Error> {
+    /// On a reader if none of them writes.
+    async fn run_batch(&self, call: Call, mut statements: Vec<Statement>) -> Result<Vec<RowSet>> {
         let reads = statements
             .iter()
             .all(|statement| may_read_only(&statement.text));
@@ -149,23 +140,18 @@ impl ServiceDatabase {
             let run = move |connection: &Connection| {
                 Run::enter(call, limits).batch(connection, &statements, true)
             };
-            done = self.database.read(run).await;
+            done = self.file.read(run).await;
         }
         if matches!(done, Err(Fault::Writes)) {
             let run = move |connection: &Connection| {
                 Run::enter(call, limits).batch(connection, &statements, false)
             };
-            done = self.database.write_again(run).await;
+            done = self.file.write_again(run).await;
         }
         done.map_err(|fault| self.told(fault))
     }
 
-    /// Runs a statement whose rows are taken one after the other.
-    pub async fn stream(
-        self: &Arc<Self>,
-        call: Call,
-        mut statement: Statement,
-    ) -> Result<RowStream, Error> {
+    async fn open_stream(&self, call: Call, mut statement: Statement) -> Result<RowStream> {
         mark(&mut statement);
         let (head, columns) = oneshot::channel();
         let (sender, rows) = flume::bounded(STREAM_WAITING_MAX);
@@ -177,7 +163,7 @@ impl ServiceDatabase {
                 Run::enter(call, limits).stream(connection, &statement, head, &sender)
             };
             database
-                .database
+                .file
                 .scan(run)
                 .await
                 .map_err(|fault| database.told(fault))
@@ -197,10 +183,9 @@ impl ServiceDatabase {
         }
     }
 
-    /// Begins a transaction. It may wait for those before it.
-    pub async fn begin(self: &Arc<Self>, call: Call) -> Result<Transaction, Error> {
+    async fn open_transaction(&self, call: Call) -> Result<SqliteTransaction> {
         let permit = self.transactions.clone().try_acquire_owned().map_err(|_| {
-            Error::LimitExceeded(format!(
+            Error::limit(format!(
                 "{} transactions are open or waiting",
                 self.limits.transactions_max
             ))
@@ -208,11 +193,11 @@ impl ServiceDatabase {
         let remaining = call.deadline.saturating_duration_since(Instant::now());
         let total = self.limits.transaction_total_max.min(remaining);
         let session = self
-            .database
+            .file
             .begin(self.limits.transaction_idle_max, total)
             .await;
         let session = session.map_err(|error| self.told(error.into()))?;
-        Ok(Transaction {
+        Ok(SqliteTransaction {
             session,
             database: self.clone(),
             announces: AtomicBool::new(false),
@@ -225,53 +210,102 @@ impl ServiceDatabase {
     }
 }
 
-/// An open transaction. Dropped, it rolls back.
+impl Database for SqliteDatabase {
+    fn query(&self, call: Call, statement: Statement) -> BoxFuture<'_, Result<RowSet>> {
+        self.run_query(call, statement).boxed()
+    }
+
+    fn execute(&self, call: Call, statement: Statement) -> BoxFuture<'_, Result<u64>> {
+        self.run_execute(call, statement).boxed()
+    }
+
+    fn batch(&self, call: Call, statements: Vec<Statement>) -> BoxFuture<'_, Result<Vec<RowSet>>> {
+        self.run_batch(call, statements).boxed()
+    }
+
+    fn stream(&self, call: Call, statement: Statement) -> BoxFuture<'_, Result<RowStream>> {
+        self.open_stream(call, statement).boxed()
+    }
+
+    /// It waits for those before it: the file has one writer.
+    fn begin(&self, call: Call) -> BoxFuture<'_, Result<Box<dyn Transaction>>> {
+        async move {
+            let transaction = self.open_transaction(call).await?;
+            Ok(Box::new(transaction) as Box<dyn Transaction>)
+        }
+        .boxed()
+    }
+
+    fn outbox(&self) -> Arc<dyn Outbox> {
+        Arc::new(SqliteOutbox {
+            database: self.file.clone(),
+            wake: self.wake.clone(),
+        })
+    }
+
+    fn status<'a>(
+        &'a self,
+        files: &'a [MigrationFile],
+        bears: RangeInclusive<u32>,
+    ) -> BoxFuture<'a, Result<Status, Failure>> {
+        async move { migrations::status(&self.file, files, &bears).await }.boxed()
+    }
+
+    fn migrate<'a>(
+        &'a self,
+        files: &'a [MigrationFile],
+        bears: RangeInclusive<u32>,
+    ) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
+        async move { migrations::migrate(&self.file, &self.service, files, &bears).await }.boxed()
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let pinged = self.file.ping().await;
+            pinged.map_err(|error| self.told(error.into()))
+        }
+        .boxed()
+    }
+
+    /// Writes the log back into the file and ends its threads.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.file.close().boxed()
+    }
+
+    fn statistics(&self) -> Statistics {
+        let done = self.file.statistics();
+        Statistics {
+            commits: done.commits(),
+            writes: done.writes(),
+            pool: None,
+        }
+    }
+}
+
+/// A session of the writer. Dropped, it rolls back.
 #[derive(Debug)]
-pub struct Transaction {
+struct SqliteTransaction {
     session: Session,
-    database: Arc<ServiceDatabase>,
+    database: SqliteDatabase,
     /// Whether the commit is news for the relay.
     announces: AtomicBool,
     permit: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
-impl Transaction {
-    pub async fn query(&self, call: Call, mut statement: Statement) -> Result<RowSet, Error> {
-        mark(&mut statement);
-        let limits = self.database.limits;
-        self.run(move |connection| {
-            let run = Run::enter(call, limits);
-            run.explain(run.query(connection, &statement, &mut run.budget(), false))
-        })
-        .await
+impl SqliteTransaction {
+    async fn run<T, F>(&self, f: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    {
+        let done = self.session.run(f).await;
+        done.map_err(|fault| self.database.told(fault))
     }
 
-    pub async fn execute(&self, call: Call, mut statement: Statement) -> Result<u64, Error> {
-        mark(&mut statement);
-        let limits = self.database.limits;
-        self.run(move |connection| {
-            let run = Run::enter(call, limits);
-            run.explain(run.execute(connection, &statement))
-        })
-        .await
-    }
-
-    /// Announces a job or an event, if and when this commits.
-    pub async fn announce(
-        &self,
-        content: outbox::Content,
-        trace: TraceContext,
-        now_ms: i64,
-    ) -> Result<(), Error> {
-        self.announces.store(true, Relaxed);
-        self.run(move |connection| Ok(outbox::add(connection, &content, trace, now_ms)?))
-            .await
-    }
-
-    pub async fn commit(&self) -> Result<(), Error> {
+    async fn make_durable(&self) -> Result<()> {
         let committed = if self.announces.load(Relaxed) {
-            let relay = self.database.relay.clone();
-            self.session.commit_then(move || relay.notify_one()).await
+            let wake = self.database.wake.clone();
+            self.session.commit_then(move || wake.notify_one()).await
         } else {
             self.session.commit().await
         };
@@ -279,21 +313,10 @@ impl Transaction {
         committed.map_err(|error| self.database.told(error.into()))
     }
 
-    pub async fn roll_back(&self) -> Result<(), Error> {
+    async fn undo(&self) -> Result<()> {
         let rolled_back = self.session.roll_back().await;
         self.release();
         rolled_back.map_err(|error| self.database.told(error.into()))
-    }
-
-    async fn run<T, F>(&self, f: F) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
-    {
-        self.session
-            .run(f)
-            .await
-            .map_err(|fault| self.database.told(fault))
     }
 
     fn release(&self) {
@@ -301,6 +324,47 @@ impl Transaction {
             .lock()
             .expect("no holder of this lock panics")
             .take();
+    }
+}
+
+impl Transaction for SqliteTransaction {
+    fn query(&self, call: Call, mut statement: Statement) -> BoxFuture<'_, Result<RowSet>> {
+        mark(&mut statement);
+        let limits = self.database.limits;
+        self.run(move |connection| {
+            let run = Run::enter(call, limits);
+            run.explain(run.query(connection, &statement, &mut run.budget(), false))
+        })
+        .boxed()
+    }
+
+    fn execute(&self, call: Call, mut statement: Statement) -> BoxFuture<'_, Result<u64>> {
+        mark(&mut statement);
+        let limits = self.database.limits;
+        self.run(move |connection| {
+            let run = Run::enter(call, limits);
+            run.explain(run.execute(connection, &statement))
+        })
+        .boxed()
+    }
+
+    fn announce(
+        &self,
+        content: Content,
+        trace: TraceContext,
+        now_ms: i64,
+    ) -> BoxFuture<'_, Result<()>> {
+        self.announces.store(true, Relaxed);
+        self.run(move |connection| Ok(outbox::add(connection, &content, trace, now_ms)?))
+            .boxed()
+    }
+
+    fn commit(&self) -> BoxFuture<'_, Result<()>> {
+        self.make_durable().boxed()
+    }
+
+    fn roll_back(&self) -> BoxFuture<'_, Result<()>> {
+        self.undo().boxed()
     }
 }
 

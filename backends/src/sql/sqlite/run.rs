@@ -1,12 +1,14 @@
 //! A guest's statements on a connection: what they may do, how long, and what they answer.
 
 use super::{
-    Limits,
-    error::{Fault, invalid},
+    fault::{Fault, invalid},
     guard::{self, Entered},
-    sqlite::Call,
-    types::{Row, RowSet, Statement},
-    value::{self, Budget},
+    value,
+};
+use crate::sql::{
+    Call, Limits,
+    limits::Budget,
+    value::{Row, RowSet, Statement},
 };
 use rusqlite::{CachedStatement, Connection};
 use std::time::{Duration, Instant};
@@ -28,17 +30,14 @@ impl Run {
             .deadline
             .min(Instant::now() + limits.transaction_total_max);
         Self {
-            entered: guard::enter(call.rights, Some(deadline)),
+            entered: guard::enter(call.rights.into(), Some(deadline)),
             limits,
             deadline,
         }
     }
 
     pub fn budget(&self) -> Budget {
-        Budget {
-            rows: self.limits.rows_max,
-            bytes: self.limits.result_bytes_max,
-        }
+        Budget::of(&self.limits)
     }
 
     pub fn explain<T>(&self, done: Result<T, Fault>) -> Result<T, Fault> {

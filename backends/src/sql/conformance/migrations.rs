@@ -1,20 +1,24 @@
 //! Migrations.
 
 use super::*;
-use crate::{
-    capability::sql::migrate::{Engine, migrate, select, status},
-    manifest::{MigrationFile, Migrations},
-};
+use crate::sql::migrate::{MigrationFile, Status, select};
+use crate::sql::{Failure, error::chain};
 
-fn files(files: &[(&str, &str)]) -> Migrations {
+fn files(files: &[(&str, &str)]) -> Vec<MigrationFile> {
     let file = |(name, sql): &(&str, &str)| MigrationFile {
         name: (*name).to_owned(),
         sql: (*sql).to_owned(),
     };
-    Migrations {
-        files: files.iter().map(file).collect(),
-        schema: None,
-    }
+    files.iter().map(file).collect()
+}
+
+/// As a component that works with its own schema alone.
+async fn migrate(bench: &Bench, files: &[MigrationFile]) -> Result<Vec<String>, Failure> {
+    bench.database.migrate(files, 0..=0).await
+}
+
+async fn status(bench: &Bench, files: &[MigrationFile]) -> Result<Status, Failure> {
+    bench.database.status(files, 0..=0).await
 }
 
 const FIRST: (&str, &str) = (
@@ -27,31 +31,21 @@ const SECOND: (&str, &str) = (
 );
 const THIRD: (&str, &str) = ("0003_fill.sql", "INSERT INTO posts (id) VALUES ('a')");
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_is_applied_once_and_in_order() {
-    let bench = Bench::new().await;
-    let database = bench.database.database();
+pub async fn each_is_applied_once_and_in_order(engine: Engine) {
+    let bench = Bench::new(engine).await;
     let both = files(&[SECOND, FIRST]);
     assert_eq!(
-        status(database, &both).await.unwrap().pending,
+        status(&bench, &both).await.unwrap().pending,
         ["0001_posts", "0002_likes"]
     );
     assert_eq!(
-        migrate(database, &service(), &both).await.unwrap(),
+        migrate(&bench, &both).await.unwrap(),
         ["0001_posts", "0002_likes"]
     );
     let all = files(&[FIRST, SECOND, THIRD]);
-    assert_eq!(
-        migrate(database, &service(), &all).await.unwrap(),
-        ["0003_fill"]
-    );
-    assert!(
-        migrate(database, &service(), &all)
-            .await
-            .unwrap()
-            .is_empty()
-    );
-    let status = status(database, &all).await.unwrap();
+    assert_eq!(migrate(&bench, &all).await.unwrap(), ["0003_fill"]);
+    assert!(migrate(&bench, &all).await.unwrap().is_empty());
+    let status = status(&bench, &all).await.unwrap();
     assert_eq!(status.applied.len(), 3);
     assert!(status.pending.is_empty() && status.applied.iter().all(|done| done.applied_at > 0));
     assert_eq!(
@@ -65,13 +59,9 @@ async fn each_is_applied_once_and_in_order() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_different_past_is_refused_by_name() {
-    let bench = Bench::new().await;
-    let database = bench.database.database();
-    migrate(database, &service(), &files(&[FIRST, THIRD]))
-        .await
-        .unwrap();
+pub async fn a_different_past_is_refused_by_name(engine: Engine) {
+    let bench = Bench::new(engine).await;
+    migrate(&bench, &files(&[FIRST, THIRD])).await.unwrap();
     for (files, expected) in [
         (
             files(&[(FIRST.0, "CREATE TABLE other (a)"), THIRD]),
@@ -87,47 +77,55 @@ async fn a_different_past_is_refused_by_name() {
             "have the same number",
         ),
     ] {
-        let error = format!(
-            "{:?}",
-            migrate(database, &service(), &files).await.unwrap_err()
-        );
+        let error = chain(&migrate(&bench, &files).await.unwrap_err());
         assert!(error.contains(expected), "{error}");
-        assert!(status(database, &files).await.is_err());
+        assert!(status(&bench, &files).await.is_err());
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_that_fails_leaves_nothing_and_names_itself() {
-    let bench = Bench::new().await;
-    let database = bench.database.database();
-    for (sql, expected) in [
+pub async fn one_that_fails_leaves_nothing_and_names_itself(engine: Engine) {
+    let bench = Bench::new(engine).await;
+    for (sql, on_sqlite, on_postgres) in [
         (
-            "CREATE TABLE half (a); CREATE TABEL other (b)",
+            "CREATE TABLE half (a TEXT); CREATE TABEL other (b)",
+            "syntax error",
             "syntax error",
         ),
-        ("CREATE TABLE half (a); ATTACH 'x' AS y", "not authorized"),
-        ("CREATE TABLE half (a); COMMIT", "not authorized"),
         (
-            "CREATE TABLE half (a); DROP TABLE _exprsn_outbox",
+            "CREATE TABLE half (a TEXT); COMMIT",
             "not authorized",
+            "transaction commands is not implemented",
         ),
         (
-            "CREATE TABLE half (a); DELETE FROM _exprsn_migrations",
+            "CREATE TABLE half (a TEXT); DROP TABLE _exprsn_outbox",
             "not authorized",
+            "does not exist",
+        ),
+        (
+            "CREATE TABLE half (a TEXT); DELETE FROM _exprsn_migrations",
+            "not authorized",
+            "does not exist",
+        ),
+        (
+            "CREATE TABLE half (a TEXT); DELETE FROM exprsn_host.migrations",
+            "no such table",
+            "permission denied",
         ),
     ] {
+        let expected = match engine {
+            Engine::Sqlite => on_sqlite,
+            Engine::Postgres => on_postgres,
+        };
         let bad = files(&[("0001_bad.sql", sql)]);
-        let error = migrate(database, &service(), &bad).await.unwrap_err();
-        let error = crate::telemetry::chain(&error);
+        let error = migrate(&bench, &bad).await.unwrap_err();
+        let error = chain(&error);
         assert!(
             error.contains("`0001_bad`") && error.contains(expected),
             "{sql}: {error}"
         );
-        assert_eq!(status(database, &bad).await.unwrap().pending, ["0001_bad"]);
-        assert!(matches!(
-            bench.query("SELECT * FROM half", &[]).await,
-            Err(Error::Invalid(_))
-        ));
+        assert_eq!(status(&bench, &bad).await.unwrap().pending, ["0001_bad"]);
+        let half = bench.query("SELECT * FROM half", &[]).await;
+        assert!(matches!(half, Err(Error::Invalid(_))), "{half:?}");
     }
 }
 
@@ -168,7 +166,7 @@ fn an_engine_has_its_own_files() {
 }
 
 /// The migrations of every service in the repository, in the order of their names.
-fn checked_in() -> Vec<(String, Migrations)> {
+fn checked_in() -> Vec<(String, Vec<MigrationFile>)> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
     let mut services: Vec<_> = std::fs::read_dir(root)
         .unwrap()
@@ -187,10 +185,7 @@ fn checked_in() -> Vec<(String, Migrations)> {
         let files = std::fs::read_dir(&folder).unwrap().map(file).collect();
         (
             folder.file_name().unwrap().to_string_lossy().into_owned(),
-            Migrations {
-                files,
-                schema: None,
-            },
+            files,
         )
     };
     services
@@ -200,16 +195,11 @@ fn checked_in() -> Vec<(String, Migrations)> {
         .collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn those_of_every_service_apply_to_an_empty_database() {
+pub async fn those_of_every_service_apply_to_an_empty_database(engine: Engine) {
     for (service, files) in checked_in() {
-        let bench = Bench::new().await;
-        bench.define("DROP TABLE t").await;
-        let name = ServiceName::parse_short(&service).unwrap();
-        let applied = migrate(bench.database.database(), &name, &files).await;
-        let applied = applied
-            .unwrap_or_else(|error| panic!("{service}: {}", crate::telemetry::chain(&error)));
+        let bench = Bench::empty(engine, Limits::default()).await;
+        let applied = migrate(&bench, &files).await;
+        let applied = applied.unwrap_or_else(|error| panic!("{service}: {}", chain(&error)));
         assert!(!applied.is_empty(), "migrations/{service} is empty");
-        select(&files, Engine::Postgres).unwrap_or_else(|error| panic!("{service}: {error}"));
     }
 }

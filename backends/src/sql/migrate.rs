@@ -1,21 +1,16 @@
 //! Migrations: a component's embedded SQL files, applied once each and in order to its service's database.
 
-use super::guard::{self, Rights};
-use crate::{
-    clock,
-    manifest::{MigrationFile, Migrations},
-    name::ServiceName,
-    sqlite::{self, Database},
-};
-use rusqlite::Connection;
+use super::Failure;
+use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
-use wasmtime::{Result, bail, ensure, error::Context as _, format_err};
 
-const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS _exprsn_migrations (
-    name TEXT PRIMARY KEY,
-    checksum TEXT NOT NULL,
-    applied_at INTEGER NOT NULL
-) STRICT";
+/// One migration as its component carries it: `0001_init.sql`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct MigrationFile {
+    pub name: String,
+    pub sql: String,
+}
 
 /// A database engine, which may need a file of its own: `0002_geo.postgres.sql` beside `0002_geo.sqlite.sql`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +37,14 @@ pub struct Migration {
     /// The file's name without `.sql` and engine: `0001_init`.
     pub name: String,
     pub sql: String,
-    checksum: String,
+    pub(super) checksum: String,
 }
 
 /// A migration that has been applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     pub name: String,
-    checksum: String,
+    pub(super) checksum: String,
     /// Milliseconds since the Unix epoch.
     pub applied_at: i64,
 }
@@ -62,16 +57,11 @@ pub struct Status {
     pub pending: Vec<String>,
 }
 
-/// Creates the table in which applied migrations are recorded.
-pub fn create(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(SCHEMA)
-}
-
 /// The migrations for `engine`, in order. A file that is misnamed, missing for the engine or doubled is an error.
-pub fn select(files: &Migrations, engine: Engine) -> Result<Vec<Migration>> {
+pub fn select(files: &[MigrationFile], engine: Engine) -> Result<Vec<Migration>, Failure> {
     let mut selected: Vec<Migration> = Vec::new();
     let mut names: Vec<&str> = Vec::new();
-    for file in &files.files {
+    for file in files {
         let (name, only) = parse_name(&file.name)?;
         names.push(name);
         if only.is_none_or(|only| only == engine) {
@@ -87,28 +77,30 @@ pub fn select(files: &Migrations, engine: Engine) -> Result<Vec<Migration>> {
         .windows(2)
         .find(|pair| number(&pair[0].name) == number(&pair[1].name))
     {
-        bail!(
+        return Err(Failure::new(format!(
             "migrations `{}` and `{}` have the same number",
-            pair[0].name,
-            pair[1].name
-        );
+            pair[0].name, pair[1].name
+        )));
     }
     let lacking = names
         .into_iter()
         .find(|name| !selected.iter().any(|migration| migration.name == *name));
     match lacking {
-        Some(name) => bail!(
+        Some(name) => Err(Failure::new(format!(
             "migration `{name}` has no file for {0}: add `{name}.{0}.sql`",
             engine.as_str()
-        ),
+        ))),
         None => Ok(selected),
     }
 }
 
 /// Name and engine of `0001_init.sql` or `0001_init.postgres.sql`.
-fn parse_name(file: &str) -> Result<(&str, Option<Engine>)> {
-    let wrong =
-        || format_err!("migration `{file}` is misnamed; write it like `0001_create_posts.sql`");
+fn parse_name(file: &str) -> Result<(&str, Option<Engine>), Failure> {
+    let wrong = || {
+        Failure::new(format!(
+            "migration `{file}` is misnamed; write it like `0001_create_posts.sql`"
+        ))
+    };
     let stem = file.strip_suffix(".sql").ok_or_else(wrong)?;
     let (name, engine) = match stem.split_once('.') {
         None => (stem, None),
@@ -125,11 +117,11 @@ fn parse_name(file: &str) -> Result<(&str, Option<Engine>)> {
     let (digits, words) = name.split_once('_').ok_or_else(wrong)?;
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     let shaped = digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    ensure!(
-        shaped && !words.is_empty() && words.bytes().all(plain),
-        wrong()
-    );
-    Ok((name, engine))
+    if shaped && !words.is_empty() && words.bytes().all(plain) {
+        Ok((name, engine))
+    } else {
+        Err(wrong())
+    }
 }
 
 fn number(name: &str) -> &str {
@@ -157,102 +149,66 @@ pub fn plan(
     applied: &[Applied],
     wanted: &[Migration],
     bears: &RangeInclusive<u32>,
-) -> Result<Vec<Migration>> {
+) -> Result<Vec<Migration>, Failure> {
     let newest = wanted.last().map_or(0, |last| as_number(&last.name));
     for done in applied {
-        let Some(migration) = wanted.iter().find(|migration| migration.name == done.name) else {
-            let later = as_number(&done.name);
-            ensure!(
-                later > newest && later <= *bears.end(),
-                "the database has migration `{}`, which the component lacks, and it works with {:04} to {:04} ([schema] in its \
-                 component.toml): is this an older version of it?",
-                done.name,
-                bears.start(),
-                bears.end()
-            );
-            continue;
-        };
-        ensure!(
-            migration.checksum == done.checksum,
-            "migration `{}` has changed since it was applied: restore its text and add a new migration instead",
-            done.name
-        );
+        let migration = wanted.iter().find(|migration| migration.name == done.name);
+        match migration {
+            Some(migration) if migration.checksum != done.checksum => {
+                return Err(Failure::new(format!(
+                    "migration `{}` has changed since it was applied: restore its text and add a new migration instead",
+                    done.name
+                )));
+            }
+            None if !is_borne(&done.name, newest, bears) => {
+                return Err(Failure::new(format!(
+                    "the database has migration `{}`, which the component lacks, and it works with {:04} to {:04} \
+                     ([schema] in its component.toml): is this an older version of it?",
+                    done.name,
+                    bears.start(),
+                    bears.end()
+                )));
+            }
+            _ => {}
+        }
     }
     let is_applied =
         |migration: &&Migration| applied.iter().any(|done| done.name == migration.name);
     let last = wanted.iter().rposition(|migration| is_applied(&migration));
     let (past, pending) = wanted.split_at(last.map_or(0, |last| last + 1));
     if let Some(gap) = past.iter().find(|migration| !is_applied(migration)) {
-        bail!(
+        return Err(Failure::new(format!(
             "migration `{}` comes before one that is applied already: give it the next free number",
             gap.name
-        );
+        )));
     }
     Ok(pending.to_vec())
 }
 
-/// What the database of a service has and what it lacks. Changes nothing.
-pub async fn status(database: &Database, files: &Migrations) -> Result<Status> {
-    let wanted = select(files, Engine::Sqlite)?;
-    let applied = database
-        .read(read_applied)
-        .await
-        .context("reading the applied migrations")?;
-    let pending = plan(&applied, &wanted, &files.range())?
-        .into_iter()
-        .map(|migration| migration.name)
-        .collect();
-    Ok(Status { applied, pending })
+/// Whether a version whose last migration is `newest` works with one that a later version brought.
+fn is_borne(name: &str, newest: u32, bears: &RangeInclusive<u32>) -> bool {
+    let later = as_number(name);
+    later > newest && later <= *bears.end()
 }
 
-/// Applies what is pending, each migration in a transaction of its own. Answers their names.
-pub async fn migrate(
-    database: &Database,
-    service: &ServiceName,
-    files: &Migrations,
-) -> Result<Vec<String>> {
-    let wanted =
-        select(files, Engine::Sqlite).with_context(|| format!("migrations of {service}"))?;
-    let applied = database
-        .read(read_applied)
-        .await
-        .context("reading the applied migrations")?;
-    let pending = plan(&applied, &wanted, &files.range()).with_context(|| format!("migrations of {service}"))?;
-    let mut names = Vec::new();
-    for migration in pending {
-        let name = migration.name.clone();
-        let applying =
-            database.write_again(move |connection| apply(connection, &migration, clock::now_ms()));
-        applying.await.with_context(|| {
-            format!("migration `{name}` of {service} failed; nothing of it is applied")
-        })?;
-        tracing::info!(%service, migration = name, "applied a migration");
-        names.push(name);
-    }
-    Ok(names)
+/// What a database that has `applied` lacks of `files`.
+pub(super) fn status_of(
+    applied: Vec<Applied>,
+    files: &[MigrationFile],
+    engine: Engine,
+    bears: &RangeInclusive<u32>,
+) -> Result<Status, Failure> {
+    let pending = plan(&applied, &select(files, engine)?, bears)?;
+    Ok(Status {
+        applied,
+        pending: pending
+            .into_iter()
+            .map(|migration| migration.name)
+            .collect(),
+    })
 }
 
-fn read_applied(connection: &Connection) -> Result<Vec<Applied>, sqlite::Error> {
-    let mut statement = connection
-        .prepare("SELECT name, checksum, applied_at FROM _exprsn_migrations ORDER BY name")?;
-    let rows = statement.query_map([], |row| {
-        Ok(Applied {
-            name: row.get(0)?,
-            checksum: row.get(1)?,
-            applied_at: row.get(2)?,
-        })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-fn apply(connection: &Connection, migration: &Migration, now_ms: i64) -> Result<(), sqlite::Error> {
-    {
-        let _entered = guard::enter(Rights::Schema, None);
-        connection.execute_batch(&migration.sql)?;
-    }
-    connection.execute(
-        "INSERT INTO _exprsn_migrations (name, checksum, applied_at) VALUES ($1, $2, $3)",
-        (&migration.name, &migration.checksum, now_ms),
-    )?;
-    Ok(())
+/// The status of a database that is not there yet.
+pub fn status_of_none(files: &[MigrationFile], engine: Engine) -> Result<Status, Failure> {
+    status_of(Vec::new(), files, engine, &(0..=0))
 }

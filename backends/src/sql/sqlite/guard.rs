@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a connection obeys the guard from before its first use; outside of [`enter`] it belongs to the host.
 
+use crate::sql;
 use rusqlite::{
     Connection,
     hooks::{AuthAction, AuthContext, Authorization},
@@ -54,6 +55,15 @@ const PRAGMAS_OF_MODULES: &[&str] = &["data_version", "page_size"];
 
 const NO_TEMP: &str = "TEMP is not available: connections are shared between requests";
 const NEEDS_DDL: &str = "only migrations, and services granted `sql` with ddl = true, may change the schema or look into it";
+
+impl From<sql::Rights> for Rights {
+    fn from(rights: sql::Rights) -> Self {
+        match rights {
+            sql::Rights::Rows => Self::Rows,
+            sql::Rights::Schema => Self::Schema,
+        }
+    }
+}
 
 /// Whose statements a connection is running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,137 @@
+//! How the server is reached, and the connections that one service may hold.
+
+use crate::sql::Failure;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+use std::{fmt, path::PathBuf, str::FromStr as _, sync::Arc, time::Duration};
+use tokio_postgres::Config;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// How long connecting may take.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// What an operator says of the server.
+#[derive(Clone)]
+pub struct Settings {
+    /// The administrator's connection: `postgres://user:password@host:port/database?sslmode=require`. Never logged.
+    pub url: String,
+    /// Certificates (PEM) to trust instead of the public authorities.
+    pub ca_file: Option<PathBuf>,
+    pub pool: PoolLimits,
+    /// Of transactions and batches.
+    pub isolation: Isolation,
+}
+
+/// One service's connections, in the names of Sequelize's pool.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolLimits {
+    /// Connections open at once.
+    pub max: usize,
+    /// Connections kept open when idle.
+    pub min: usize,
+    /// How long a call waits for a connection.
+    pub acquire: Duration,
+    /// How long a connection beyond `min` stays open unused.
+    pub idle: Duration,
+}
+
+/// What concurrent transactions see of each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// One comes after the other, on all hosts, as on SQLite: whoever writes waits for the transaction under way. None
+    /// conflicts, and none is faster than its turn.
+    #[default]
+    Exclusive,
+    /// As if one came after the other. One that cannot be so fails with `conflict`, and is to be run again.
+    Serializable,
+    /// One snapshot; two that change the same row conflict.
+    RepeatableRead,
+    /// Each statement sees what is committed.
+    ReadCommitted,
+}
+
+impl Isolation {
+    pub(super) fn as_sql(self) -> &'static str {
+        match self {
+            Self::Serializable => "SERIALIZABLE",
+            Self::RepeatableRead => "REPEATABLE READ",
+            // Each statement sees what those before it, in whatever transaction, have done.
+            Self::Exclusive | Self::ReadCommitted => "READ COMMITTED",
+        }
+    }
+}
+
+impl Isolation {
+    /// The words that begin a transaction, which is `alone` or one of several single statements.
+    pub(super) fn begin(self, alone: bool) -> String {
+        let begin = format!("BEGIN ISOLATION LEVEL {}", self.as_sql());
+        match self {
+            Self::Exclusive => format!("{begin}; SELECT exprsn_host.enter({alone})"),
+            _ => begin,
+        }
+    }
+}
+
+impl Settings {
+    /// The defaults for a server.
+    pub fn new(url: String) -> Self {
+        Self {
+            url,
+            ca_file: None,
+            pool: PoolLimits {
+                max: 20,
+                min: 5,
+                acquire: Duration::from_secs(30),
+                idle: Duration::from_secs(10),
+            },
+            isolation: Isolation::default(),
+        }
+    }
+
+    /// The administrator's connection.
+    pub(super) fn admin(&self) -> Result<Config, Failure> {
+        let parsed = Config::from_str(&self.url);
+        let mut config = parsed.map_err(Failure::doing(
+            "[backends.postgres] url is not a PostgreSQL address; write postgres://user:password@host:5432/postgres",
+        ))?;
+        config.connect_timeout(CONNECT_MAX);
+        config.application_name("exprsn");
+        Ok(config)
+    }
+
+    /// TLS, used as the address's `sslmode` says. A certificate that is not trusted ends the connection.
+    pub(super) fn tls(&self) -> Result<MakeRustlsConnect, Failure> {
+        let mut roots = RootCertStore::empty();
+        match &self.ca_file {
+            None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+            Some(path) => {
+                let unread =
+                    || format!("reading [backends.postgres] ca_file = `{}`", path.display());
+                let certificates =
+                    CertificateDer::pem_file_iter(path).map_err(Failure::doing(unread()))?;
+                for certificate in certificates {
+                    let certificate = certificate.map_err(Failure::doing(unread()))?;
+                    roots.add(certificate).map_err(Failure::doing(unread()))?;
+                }
+            }
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(Failure::doing("preparing TLS"))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(MakeRustlsConnect::new(config))
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("pool", &self.pool)
+            .field("isolation", &self.isolation)
+            .finish_non_exhaustive()
+    }
+}
