@@ -11,11 +11,26 @@ use std::process::Command;
 /// Lints on top of rustc's and clippy's own: all are errors. The threshold stands in `.cargo/clippy.toml`.
 const LINTS: [&str; 5] = ["--", "-D", "warnings", "-D", "clippy::too_many_lines"];
 
+/// Modules of host/tests/all that run on PostgreSQL and Redis too.
+const ON_PRODUCTION_BACKENDS: [&str; 11] = [
+    "auth::",
+    "ca::",
+    "cache::",
+    "events::",
+    "fanout::",
+    "herald::",
+    "pulse::",
+    "queue::",
+    "setup::",
+    "specification::",
+    "timeline::",
+];
+
 /// Runs all checks, or with a filter only the builds and the tests whose names contain it.
 pub fn test(root: &Path, filter: Option<&str>) -> Result<()> {
     let _alone = ci_cache::prepare(root)?;
     let guests = Kind::Guests.workspace(root).join("Cargo.toml").is_file();
-    let mut steps = Steps::new(if filter.is_some() { 4 } else { 9 } + usize::from(guests));
+    let mut steps = Steps::new(if filter.is_some() { 4 } else { 10 } + usize::from(guests));
     if filter.is_none() {
         steps.step("format", || format(root))?;
         steps.step("tidy", || tidy::tidy(root))?;
@@ -43,6 +58,11 @@ pub fn test(root: &Path, filter: Option<&str>) -> Result<()> {
         }
         run(&mut tests)
     })?;
+    if filter.is_none() {
+        steps.step("tests: services on PostgreSQL and Redis", || {
+            run(&mut on_production_backends(root))
+        })?;
+    }
     say("");
     steps.summary();
     say(&green(&bold("all passed")));
@@ -113,23 +133,30 @@ fn clippy_host(root: &Path) -> Command {
     command
 }
 
-/// Tests find the components and guests through the variables set here.
+/// The tests of services and of what they build on, once more on the backends of production.
+fn on_production_backends(root: &Path) -> Command {
+    let mut command = tests(root);
+    command
+        .env("EXPRSN_TEST_BACKENDS", "production")
+        .args(["-p", "exprsn", "--test", "all", "--"])
+        .args(ON_PRODUCTION_BACKENDS);
+    command
+}
+
 fn host_tests(root: &Path, filter: Option<&str>) -> Command {
+    let mut command = tests(root);
+    command
+        .args(["-p", "exprsn-backends", "-p", "exprsn", "-p", "xtask"])
+        .args(filter);
+    command
+}
+
+/// `cargo test`, which finds the components and guests through the variables set here.
+fn tests(root: &Path) -> Command {
     let mut command = in_workspace(root, &target_dir(root));
     command
         .env("EXPRSN_COMPONENTS", Kind::Services.output(root))
-        .env("EXPRSN_GUESTS", Kind::Guests.output(root));
-    command
-        .args([
-            "test",
-            "--release",
-            "-p",
-            "exprsn-backends",
-            "-p",
-            "exprsn",
-            "-p",
-            "xtask",
-        ])
-        .args(filter);
+        .env("EXPRSN_GUESTS", Kind::Guests.output(root))
+        .args(["test", "--release"]);
     command
 }

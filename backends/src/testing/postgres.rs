@@ -84,6 +84,22 @@ impl Cluster {
         server.unwrap_or_else(|error| panic!("{}", crate::sql::error::chain(&error)))
     }
 
+    /// Runs statements in a database as the superuser, as somebody would who tampers with it.
+    pub fn execute(&self, database: &str, statements: &str) {
+        let url = self.url().replace("/postgres?", &format!("/{database}?"));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime starts");
+        runtime.block_on(async {
+            let connected = tokio_postgres::connect(&url, tokio_postgres::NoTls).await;
+            let (client, connection) = connected.expect("the database is there");
+            tokio::spawn(connection);
+            let done = client.batch_execute(statements).await;
+            done.unwrap_or_else(|error| panic!("{statements}: {error}"));
+        });
+    }
+
     /// Stops it as a crash would.
     pub fn kill(&self) {
         self.run("pg_ctl", &["stop", "-m", "immediate", "-w"]);

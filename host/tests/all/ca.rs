@@ -534,10 +534,12 @@ fn tampering_with_the_audit_log_is_found() {
 
     let tamper = |sql: &str| {
         platform.stop();
-        let database = rusqlite::Connection::open(platform.data.join("sql/exprsn-ca.db"))
-            .expect("the database");
-        database.execute_batch(sql).expect("tampered");
-        drop(database);
+        match platform.servers() {
+            Some(servers) => servers.postgres.execute("exprsn_ca", sql),
+            None => rusqlite::Connection::open(platform.data.join("sql/exprsn-ca.db"))
+                .and_then(|database| database.execute_batch(sql))
+                .expect("tampered"),
+        }
         platform.restart();
         verify()
     };

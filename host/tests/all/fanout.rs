@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 const FOLLOWERS: usize = 1_000;
 
 /// Users with tokens from exprsn-ca, without passwords to hash.
-fn users(platform: &Platform, count: usize) -> Vec<User> {
+pub fn users(platform: &Platform, count: usize) -> Vec<User> {
     let operator = platform.operator();
     in_parallel(count, |index| {
         let id = uuid::Uuid::now_v7().to_string();
@@ -55,7 +55,7 @@ fn in_parallel<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-fn follow(platform: &Platform, followers: &[User], author: &User) {
+pub fn follow(platform: &Platform, followers: &[User], author: &User) {
     in_parallel(followers.len(), |index| {
         let path = format!("/api/users/{}/follow", author.id);
         let answer = platform
@@ -66,7 +66,7 @@ fn follow(platform: &Platform, followers: &[User], author: &User) {
     });
 }
 
-fn post(platform: &Platform, author: &User, content: &str) -> Option<String> {
+pub fn post(platform: &Platform, author: &User, content: &str) -> Option<String> {
     let call = platform
         .call("timeline", "POST", "/api/posts")
         .token(&author.token)
@@ -103,7 +103,7 @@ fn counted(
     }
 }
 
-fn home(platform: &Platform, user: &User) -> BTreeMap<String, usize> {
+pub fn home(platform: &Platform, user: &User) -> BTreeMap<String, usize> {
     counted(platform, "timeline", "/api/timeline/home", user, |item| {
         &item["id"]
     })

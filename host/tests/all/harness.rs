@@ -6,6 +6,7 @@ use exprsn::{
     manifest::{MigrationFile, Migrations},
     pack::pack,
 };
+use exprsn_backends::testing::{RedisServer, postgres::Cluster};
 use serde_json::Value;
 use std::{
     fmt::Write as _,
@@ -30,6 +31,10 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The program under test.
 pub const EXPRSN: &str = env!("CARGO_BIN_EXE_exprsn");
 
+/// Set to `production`, this variable has every platform that does not choose its own backends run on a PostgreSQL and a
+/// Redis of its own: `cargo xtask test` runs the services' tests once like that.
+const BACKENDS: &str = "EXPRSN_TEST_BACKENDS";
+
 /// What kind of platform a test wants.
 #[derive(Clone, Debug, Default)]
 pub struct Setup<'a> {
@@ -41,6 +46,8 @@ pub struct Setup<'a> {
     pub config: &'a str,
     /// Compiled code in the data directory, so that the first start compiles.
     pub own_cache: bool,
+    /// On a PostgreSQL and a Redis of its own, whatever the environment says.
+    pub production: bool,
 }
 
 /// Short names of all services of the checked-in platform.toml.
@@ -67,6 +74,34 @@ pub struct Platform {
     own_cache: bool,
     running: Mutex<Option<Running>>,
     _folder: TempDir,
+    servers: Option<Servers>,
+}
+
+/// The servers of one platform.
+pub struct Servers {
+    pub postgres: Cluster,
+    pub redis: Mutex<RedisServer>,
+}
+
+impl Servers {
+    /// Starts them, where that is asked for.
+    fn wanted(setup: &Setup<'_>) -> Option<Self> {
+        let asked = std::env::var(BACKENDS).is_ok_and(|wanted| wanted == "production");
+        (asked || setup.production).then(|| Self {
+            postgres: Cluster::start(),
+            redis: RedisServer::start().into(),
+        })
+    }
+
+    fn config(&self) -> toml::Table {
+        let text = format!(
+            "[backends]\npostgres.url = {:?}\nredis.url = {:?}\n[capability]\nsql.backend = \"postgres\"\n\
+             queue.backend = \"redis\"\ncache.backend = \"redis\"\n",
+            self.postgres.url(),
+            self.redis.lock().expect("the lock").url()
+        );
+        text.parse().expect("the servers' configuration parses")
+    }
 }
 
 struct Running {
@@ -105,7 +140,9 @@ impl Platform {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let address = next_address();
         let config = folder.path().join("platform.toml");
-        fs::write(&config, configuration(setup, &address)).expect("the configuration is written");
+        let servers = Servers::wanted(setup);
+        let text = configuration(setup, &address, servers.as_ref());
+        fs::write(&config, text).expect("the configuration is written");
         let data = folder.path().join("data");
         Self {
             address,
@@ -114,7 +151,13 @@ impl Platform {
             own_cache: setup.own_cache,
             running: Mutex::new(None),
             _folder: folder,
+            servers,
         }
+    }
+
+    /// The servers that it runs on; none where everything is embedded.
+    pub fn servers(&self) -> Option<&Servers> {
+        self.servers.as_ref()
     }
 
     /// Starts the host on the present data directory and waits for the ready line.
@@ -580,7 +623,7 @@ fn manifest(service: &str) -> toml::Table {
 }
 
 /// A configuration with the services wanted, as the checked-in platform.toml has them, on an address of its own.
-fn configuration(setup: &Setup<'_>, address: &str) -> String {
+fn configuration(setup: &Setup<'_>, address: &str, servers: Option<&Servers>) -> String {
     let mut config = checked_in();
     let mut services = toml::Table::new();
     if let Some(checked_in) = config.get("service").and_then(toml::Value::as_table) {
@@ -609,6 +652,9 @@ fn configuration(setup: &Setup<'_>, address: &str) -> String {
         services.insert(name, service.into());
     }
     config.insert("service".to_owned(), services.into());
+    if let Some(servers) = servers {
+        merge(&mut config, servers.config());
+    }
     merge(
         &mut config,
         setup

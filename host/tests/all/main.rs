@@ -24,6 +24,7 @@ mod grants;
 mod herald;
 mod http;
 mod nexus;
+mod outage;
 mod platform;
 mod pulse;
 mod queue;

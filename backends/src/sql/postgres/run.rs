@@ -73,6 +73,16 @@ impl<'a> Run<'a> {
             .into()
     }
 
+    /// Until when the host waits for a statement with these words before it. Those that begin a transaction may have to
+    /// wait for their turn; the statement after them is ended by the server.
+    fn patience(&self, prelude: &str) -> tokio::time::Instant {
+        if prelude.starts_with("BEGIN") {
+            self.deadline.into()
+        } else {
+            self.statement_deadline()
+        }
+    }
+
     /// Runs a statement that returns rows, after the words of `prelude` in the same message.
     pub async fn query(
         &self,
@@ -83,7 +93,7 @@ impl<'a> Run<'a> {
     ) -> Result<RowSet, (Error, After)> {
         lease.unfinished = true;
         let answering = self.answer(lease.connection(), prelude, statement, budget);
-        let done = timeout_at(self.statement_deadline(), answering).await;
+        let done = timeout_at(self.patience(prelude), answering).await;
         self.settle(
             lease,
             &statement.text,
@@ -100,7 +110,7 @@ impl<'a> Run<'a> {
     ) -> Result<u64, (Error, After)> {
         lease.unfinished = true;
         let counting = self.count(lease.connection(), prelude, statement);
-        let done = timeout_at(self.statement_deadline(), counting).await;
+        let done = timeout_at(self.patience(prelude), counting).await;
         self.settle(
             lease,
             &statement.text,
@@ -112,7 +122,7 @@ impl<'a> Run<'a> {
     pub async fn say(&self, lease: &mut Lease, words: &str) -> Result<(), (Error, After)> {
         lease.unfinished = true;
         let said = timeout_at(
-            self.statement_deadline(),
+            self.patience(words),
             lease.connection().client.batch_execute(words),
         )
         .await;

@@ -5,6 +5,7 @@ use super::{
     pool::{Connector, Counters},
     provision,
     roles::{Roles, Secrets},
+    settings::{BEYOND, statement_timeout},
 };
 use crate::{
     name::ServiceName,
@@ -21,8 +22,6 @@ use tokio::{runtime::Handle, sync::Semaphore};
 const RELAY_MAX: Duration = Duration::from_secs(15);
 /// How long a statement waits for another's locks, in parts of what it may take in all.
 const LOCK_PART: u32 = 2;
-/// What the server allows beyond the host's own limits, so that the host's is what a guest is told.
-const BEYOND: Duration = Duration::from_millis(500);
 
 /// A PostgreSQL server on which services have databases.
 #[derive(Clone)]
@@ -115,8 +114,8 @@ impl Server {
             ),
             host: pool(&roles.host, session_of_host(), &host_pool),
             key: secrets.host_key(&roles.database),
-            alone: self.settings.isolation.begin(true),
-            beside: self.settings.isolation.begin(false),
+            alone: self.settings.isolation.begin(true, &limits),
+            beside: self.settings.isolation.begin(false, &limits),
             enters: self.settings.isolation == Isolation::Exclusive,
             service: service.clone(),
             roles,
@@ -138,7 +137,7 @@ impl Server {
 
 /// What holds for every statement of a guest.
 fn session_of_guests(limits: &Limits, isolation: Isolation) -> String {
-    let statement = limits.statement_max + BEYOND;
+    let statement = statement_timeout(limits);
     let isolation = isolation.as_sql().replace(' ', "\\ ");
     format!(
         "-c search_path=public -c timezone=UTC -c statement_timeout={} -c lock_timeout={} \

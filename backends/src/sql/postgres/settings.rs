@@ -1,6 +1,6 @@
 //! How the server is reached, and the connections that one service may hold.
 
-use crate::sql::Failure;
+use crate::sql::{Failure, Limits};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
@@ -8,6 +8,14 @@ use rustls::{
 use std::{fmt, path::PathBuf, str::FromStr as _, sync::Arc, time::Duration};
 use tokio_postgres::Config;
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// What the server allows beyond the host's own limits, so that the host's is what a guest is told.
+pub(super) const BEYOND: Duration = Duration::from_millis(500);
+
+/// When the server ends a statement.
+pub(super) fn statement_timeout(limits: &Limits) -> Duration {
+    limits.statement_max + BEYOND
+}
 
 /// How long connecting may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -65,10 +73,16 @@ impl Isolation {
 
 impl Isolation {
     /// The words that begin a transaction, which is `alone` or one of several single statements.
-    pub(super) fn begin(self, alone: bool) -> String {
+    ///
+    /// Waiting for a turn is no part of a statement's time: it is bounded as the whole transaction is.
+    pub(super) fn begin(self, alone: bool, limits: &Limits) -> String {
         let begin = format!("BEGIN ISOLATION LEVEL {}", self.as_sql());
         match self {
-            Self::Exclusive => format!("{begin}; SELECT exprsn_host.enter({alone})"),
+            Self::Exclusive => format!(
+                "{begin}; SET LOCAL statement_timeout = {}; SELECT exprsn_host.enter({alone}); SET LOCAL statement_timeout = {}",
+                limits.transaction_total_max.as_millis(),
+                statement_timeout(limits).as_millis(),
+            ),
             _ => begin,
         }
     }
