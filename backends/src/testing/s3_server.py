@@ -5,8 +5,10 @@ import os
 import sys
 import threading
 
+from flask import request as current
 from moto import settings
 from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
+from moto.iam.access_control import IAMRequestBase
 from moto.iam.models import iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
@@ -18,6 +20,19 @@ class Handler(WSGIRequestHandler):
 
     def log(self, *words):
         pass
+
+
+class SignedAsSent(IAMRequestBase):
+    """moto checks signatures of what werkzeug made of a URL; clients sign what they send."""
+
+    made = IAMRequestBase._create_aws_request
+
+    def as_sent(self):
+        self._path = current.environ["RAW_URI"]
+        return SignedAsSent.made(self)
+
+
+IAMRequestBase._create_aws_request = SignedAsSent.as_sent
 
 
 def user(name, allowed):
