@@ -24,6 +24,7 @@ mod client;
 mod key;
 mod list;
 mod object;
+mod read;
 mod settings;
 mod shared;
 mod writer;
@@ -39,23 +40,20 @@ use super::{
     name::{ContainerName, ObjectName},
 };
 use crate::name::ServiceName;
-use bytes::Bytes;
 use client::{Client, Fault, Request};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use http::{Method, Response, StatusCode};
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use read::{Part, Reader};
 use shared::{Reserved, Shared};
-use std::{fmt, io, sync::Arc, time::Duration};
-use tokio::{runtime::Handle, time::timeout};
+use std::{fmt, io, sync::Arc};
+use tokio::runtime::Handle;
 use writer::Partial;
 
 /// Largest object that S3 copies by one request, in bytes.
 const COPY_BYTES_MAX: u64 = 5 << 30;
 /// How often a copy begins anew because its source has changed meanwhile.
 const COPIES_MAX: usize = 5;
-/// How often a reader goes on after a connection is lost.
-const RESUMED_MAX: u32 = 3;
 const READING: &str = "reading an object";
 const COPYING: &str = "copying an object";
 
@@ -240,12 +238,7 @@ impl S3 {
         }
         part.end = Some(end);
         part.etag = Some(info.etag.clone());
-        let reader = Reader {
-            client: self.0.client.clone(),
-            part,
-            body,
-            resumed: 0,
-        };
+        let reader = Reader::new(self.0.client.clone(), part, body);
         Ok((info, reader.content()))
     }
 
@@ -340,97 +333,6 @@ impl S3 {
     ) -> Result<T> {
         let done = self.0.threads.spawn(work).await;
         done.unwrap_or_else(|gone| Err(away(doing)(io::Error::other(gone))))
-    }
-}
-
-/// What of an object is to be read.
-struct Part {
-    key: String,
-    at: u64,
-    end: Option<u64>,
-    /// What the object must still be.
-    etag: Option<String>,
-}
-
-impl Part {
-    async fn ask(&self, client: &Client, ranged: bool) -> client::Answer<Response<Incoming>> {
-        let mut headers = Vec::new();
-        if ranged {
-            let last = self.end.map(|end| (end - 1).to_string());
-            let last = last.unwrap_or_default();
-            headers.push(("range", format!("bytes={}-{last}", self.at)));
-        }
-        if let Some(etag) = &self.etag {
-            headers.push(("if-match", format!("\"{etag}\"")));
-        }
-        let request = Request {
-            key: self.key.clone(),
-            headers,
-            repeatable: true,
-            ..Request::default()
-        };
-        client.send(&request).await
-    }
-}
-
-/// An answer that is being read. Where the connection is lost it goes on with another, if the object is what it was.
-struct Reader {
-    client: Arc<Client>,
-    part: Part,
-    body: Incoming,
-    resumed: u32,
-}
-
-impl Reader {
-    fn content(self) -> Content {
-        stream::try_unfold(self, |mut reader| async move {
-            let chunk = reader.next().await?;
-            Ok(chunk.map(|chunk| (chunk, reader)))
-        })
-        .boxed()
-    }
-
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        loop {
-            let left = self.part.end.unwrap_or_default() - self.part.at;
-            if left == 0 {
-                return Ok(None);
-            }
-            match self.frame(self.client.limits.idle).await {
-                Ok(chunk) if chunk.len() as u64 <= left => {
-                    self.part.at += chunk.len() as u64;
-                    return Ok(Some(chunk));
-                }
-                Ok(_) => {
-                    let what = "the server sends more than was asked for";
-                    return Err(away(READING)(io::Error::other(what)));
-                }
-                Err(error) if self.resumed >= RESUMED_MAX => return Err(away(READING)(error)),
-                Err(_) => self.resume().await?,
-            }
-        }
-    }
-
-    async fn frame(&mut self, idle: Duration) -> io::Result<Bytes> {
-        loop {
-            let frame = timeout(idle, self.body.frame()).await?;
-            let frame = frame.ok_or(io::ErrorKind::UnexpectedEof)?;
-            if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
-                return Ok(data);
-            }
-        }
-    }
-
-    async fn resume(&mut self) -> Result<()> {
-        self.resumed += 1;
-        let asked = self.part.ask(&self.client, true).await;
-        let answer = asked.map_err(|fault| fault.into_error(READING))?;
-        if answer.status() != StatusCode::PARTIAL_CONTENT {
-            let what = "the server does not keep to ranges";
-            return Err(away(READING)(io::Error::other(what)));
-        }
-        self.body = answer.into_body();
-        Ok(())
     }
 }
 

@@ -6,7 +6,9 @@ use super::{
     *,
 };
 use crate::{redis::tests::certificates, testing::s3::S3Server};
-use std::time::Instant;
+use bytes::Bytes;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
 /// A server and a service's objects on it.
 struct Bucket {
