@@ -13,8 +13,8 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The package that is installed, for these tests alone.
-const PACKAGE: &str = "moto[server,s3,iam]==5.2.1";
+/// The packages that are installed, for these tests alone, each of one version.
+const PACKAGES: &str = include_str!("s3_server.txt");
 const BUCKET: &str = "the-tests";
 
 /// A running server with one bucket. What it keeps goes with it, when it is dropped or this process ends.
@@ -168,16 +168,17 @@ fn packages() -> PathBuf {
             "pip",
             "install",
             "--quiet",
+            "--no-deps",
             "--disable-pip-version-check",
         ])
         .args(["--target".as_ref(), fresh.as_os_str()])
-        .arg(PACKAGE)
+        .args(PACKAGES.split_ascii_whitespace())
         .stdin(Stdio::null())
         .status();
     assert!(
         installed.is_ok_and(|status| status.success()),
-        "the S3 server of the tests cannot be installed; `python3 -m pip install {PACKAGE}` must work: `apt-get install \
-         python3 python3-pip`, and a way to PyPI"
+        "the S3 server of the tests cannot be installed: `apt-get install python3 python3-pip`, and see that \
+         `python3 -m pip install` reaches a package index"
     );
     if fs::rename(&fresh, &folder).is_err() {
         let _ = fs::remove_dir_all(&fresh);

@@ -32,7 +32,7 @@ use tokio::time::timeout;
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// How long an unused connection is kept; servers often close them after a minute or two.
 const UNUSED_MAX: Duration = Duration::from_secs(20);
-/// Headers of what is not this program's: what a proxy might change is not signed.
+/// What no URL has to escape, beside letters and digits.
 const UNRESERVED: &[u8] = b"-_.~";
 
 /// What is asked of the bucket.
@@ -262,14 +262,16 @@ impl Client {
     }
 
     fn unsigned(&self, request: &Request) -> Answer<http::Request<()>> {
-        let Target { base, path } = &self.target;
+        let Target { base, host, path } = &self.target;
         let mut uri = format!("{base}{path}{}", encoded(&request.key, b"/"));
         for (number, (name, value)) in request.query.iter().enumerate() {
             let mark = if number == 0 { '?' } else { '&' };
             uri.push_str(&format!("{mark}{name}={}", encoded(value, b"")));
         }
-        let mut builder: request::Builder =
-            http::Request::builder().method(&request.method).uri(uri);
+        let mut builder: request::Builder = http::Request::builder()
+            .method(&request.method)
+            .uri(uri)
+            .header("host", host);
         for (name, value) in &request.headers {
             // Signatures hold for visible text only.
             let fit = value.bytes().all(|b| b == b' ' || b.is_ascii_graphic());

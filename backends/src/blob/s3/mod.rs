@@ -17,8 +17,9 @@
 //! them against other hosts. A server that does not know them must say so (501), which is [`Error::Invalid`]; one that
 //! ignores them leaves only the check before.
 //!
-//! aws-sigv4 signs, hyper and rustls carry: crates such as object_store bring a second HTTP client, change keys, and
-//! cannot make the completion of an upload conditional.
+//! aws-sigv4 signs (Apache-2.0, kept by AWS for its own SDK); hyper and rustls, which the host has anyway, carry.
+//! object_store would bring a second HTTP client, encode keys once more, and cannot make the completion of an upload
+//! conditional (0.14: `PutMultipartOptions` has no mode).
 
 mod client;
 mod key;
@@ -391,5 +392,7 @@ impl Backend for S3 {
     }
 }
 
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod tests;

@@ -71,6 +71,8 @@ impl Default for Limits {
 pub(super) struct Target {
     /// Scheme and host, without a `/` at the end.
     pub base: String,
+    /// Host and port, said and signed as they are.
+    pub host: String,
     /// What precedes a key in the path.
     pub path: String,
 }
@@ -94,10 +96,12 @@ impl Settings {
         Ok(match self.path_style {
             true => Target {
                 base: endpoint.to_owned(),
+                host: host.to_owned(),
                 path: format!("/{bucket}/"),
             },
             false => Target {
                 base: format!("{scheme}://{bucket}.{host}"),
+                host: format!("{bucket}.{host}"),
                 path: "/".to_owned(),
             },
         })

@@ -16,7 +16,7 @@ struct Bucket {
     s3: S3,
 }
 
-const ROOMY: Quota = Quota {
+pub(super) const ROOMY: Quota = Quota {
     object_bytes_max: 1 << 30,
     total_bytes_max: 1 << 30,
     ..QUOTA
@@ -26,7 +26,7 @@ fn service(name: &str) -> ServiceName {
     ServiceName::parse(name).unwrap()
 }
 
-async fn open_with(settings: &Settings, quota: Quota) -> Result<S3> {
+pub(super) async fn open_with(settings: &Settings, quota: Quota) -> Result<S3> {
     let server = Server::new(settings)?;
     let service = service("exprsn-a");
     server.open(&service, quota, Handle::current()).await
