@@ -5,3 +5,4 @@ pub mod backend;
 mod conformance;
 pub mod directory;
 pub mod name;
+pub mod s3;

@@ -2,6 +2,8 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod postgres;
+#[cfg(any(test, feature = "testing"))]
+pub mod s3;
 
 use std::{
     io::{Read as _, Write as _},

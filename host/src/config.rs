@@ -5,7 +5,7 @@
 
 use crate::{
     approval::Approvals,
-    capability::{Configs, sql::PostgresServer},
+    capability::{Configs, blob::S3Server, sql::PostgresServer},
     name::ServiceName,
 };
 use exprsn_backends::redis::{Redis, Tls};
@@ -36,6 +36,7 @@ pub struct Config {
 pub struct Backends {
     pub postgres: PostgresServer,
     pub redis: RedisServer,
+    pub s3: S3Server,
 }
 
 /// `[backends.redis]`. Not printable, because a URL may hold a password.

@@ -1,4 +1,5 @@
-//! The servers and programs that tests start themselves: Redis, PostgreSQL, and Node.js for what is tested against it.
+//! The servers and programs that tests start themselves: Redis, PostgreSQL, Node.js for what is tested against it, and
+//! Python, with which the tests install an S3 server of their own.
 //!
 //! **Invariant:** nothing is left running: the tests start servers of their own in temporary folders, on free ports, and those
 //! that the distribution would start with a package are kept from it and switched off.
@@ -14,7 +15,7 @@ struct Need {
     services: &'static [&'static str],
 }
 
-const NEEDS: [Need; 3] = [
+const NEEDS: [Need; 4] = [
     Need {
         is_there: || on_path("redis-server"),
         packages: &["redis-server"],
@@ -28,6 +29,11 @@ const NEEDS: [Need; 3] = [
     Need {
         is_there: || on_path("node") && on_path("npm"),
         packages: &["nodejs", "npm"],
+        services: &[],
+    },
+    Need {
+        is_there: has_pip,
+        packages: &["python3", "python3-pip"],
         services: &[],
     },
 ];
@@ -68,6 +74,10 @@ fn has_postgresql() -> bool {
                 .iter()
                 .any(|version| version.join("bin/postgres").is_file())
         })
+}
+
+fn has_pip() -> bool {
+    on_path("python3") && output(command("python3").args(["-m", "pip", "--version"])).is_ok()
 }
 
 fn install(packages: &[&str]) -> Result<()> {
@@ -122,7 +132,7 @@ fn switch_off(services: &[&str]) {
 fn no_way(packages: &[&str], cause: &str) -> Failure {
     Failure::new(format!("what the tests start is not installed: {cause}")).remedy(format!(
         "on Debian:\n  sudo apt-get update\n  sudo apt-get install --no-install-recommends {}\nelsewhere install Redis 7, \
-         PostgreSQL 15 and Node.js 18 or later, with their programs on PATH; then run this again",
+         PostgreSQL 15, Node.js 18 and Python 3.9 with pip, or later, with their programs on PATH; then run this again",
         packages.join(" ")
     ))
 }

@@ -1,16 +1,18 @@
-//! The `blob` capability: objects of any size in containers, in a directory of the host's.
+//! The `blob` capability: objects of any size in containers, in a directory of the host's or a bucket of S3.
 //!
 //! **Invariant:** a service reaches its own containers only, by names that never become paths. What was acknowledged is
-//! on disk; what was not finished leaves nothing to be seen.
+//! on disk, or in the bucket; what was not finished leaves nothing to be seen.
 
 mod asked;
 mod caller;
 pub(crate) mod convert;
 mod host;
+mod store;
 mod stream;
 mod twin;
 
 pub use exprsn_backends::blob::{backend, name};
+pub use store::S3Server;
 
 use super::{Boot, Borrower, Capability};
 use crate::{
@@ -18,16 +20,13 @@ use crate::{
     store::StoreState,
 };
 use backend::{Backend, Quota};
-use cap_std::{ambient_authority, fs::Dir};
-use exprsn_backends::blob::directory::Directory;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
-    fs::DirBuilder,
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
+use store::Store;
 use tokio::{
     runtime::Handle,
     sync::{Mutex, Semaphore},
@@ -36,7 +35,6 @@ use wasmtime::{
     Result,
     component::{HasSelf, Linker},
     ensure,
-    error::Context as _,
 };
 
 wasmtime::component::bindgen!({
@@ -79,6 +77,8 @@ pub struct Config {
 pub enum Kind {
     /// Files in the data directory.
     Directory,
+    /// The bucket of `[backends.s3]`, for all hosts together.
+    S3,
 }
 
 impl Default for Config {
@@ -186,9 +186,9 @@ impl Grant {
 
 /// The `blob` capability.
 pub struct Blob {
-    data: PathBuf,
+    store: Store,
     config: Arc<Config>,
-    /// Threads that may wait for the disk.
+    /// Threads that may wait for the disk, and where what outlives a call goes on.
     threads: Handle,
     /// Objects of the services that have asked; versions of a service share them.
     open: Mutex<HashMap<ServiceName, Open>>,
@@ -222,48 +222,17 @@ impl Blob {
         if let Some(open) = open.get(service) {
             return Ok(open.clone());
         }
-        let (name, path, config) = (service.clone(), path(&self.data), self.config.clone());
-        let threads = self.threads.clone();
-        let opening = self
-            .threads
-            .spawn_blocking(move || open_directory(&path, &name, &config, threads));
-        let directory = opening.await.context("opening objects panicked")??;
+        let backend = self
+            .store
+            .open(service, &self.config, &self.threads)
+            .await?;
         let opened = Open {
-            backend: Arc::new(directory),
+            backend,
             streams: Arc::new(Semaphore::new(self.config.streams_max)),
         };
         open.insert(service.clone(), opened.clone());
         Ok(opened)
     }
-}
-
-fn open_directory(
-    path: &Path,
-    service: &ServiceName,
-    config: &Config,
-    threads: Handle,
-) -> Result<Directory> {
-    let about = || {
-        format!(
-            "opening the objects in `{}`",
-            path.join(service.as_str()).display()
-        )
-    };
-    let mut builder = DirBuilder::new();
-    builder
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(about)?;
-    let data = Dir::open_ambient_dir(path, ambient_authority()).with_context(about)?;
-    Directory::open(
-        &data,
-        service,
-        config.quota(),
-        threads,
-        config.operations_max,
-    )
-    .with_context(about)
 }
 
 impl Capability for Blob {
@@ -274,7 +243,7 @@ impl Capability for Blob {
     async fn connect(boot: &Boot, config: Config) -> Result<Self> {
         config.check()?;
         Ok(Self {
-            data: boot.data.clone(),
+            store: Store::new(&boot.data, &config, &boot.backends.s3)?,
             config: Arc::new(config),
             threads: boot.background.clone(),
             open: Mutex::default(),
