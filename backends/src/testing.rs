@@ -22,6 +22,8 @@ const START_MAX: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct RedisServer {
     child: Option<Child>,
+    /// Kills the server when its standard input closes: as this process ends, however it ends.
+    watch: Option<Child>,
     port: u16,
     /// Where it listens for TLS, if it does.
     tls_port: Option<u16>,
@@ -68,6 +70,7 @@ impl RedisServer {
         std::fs::create_dir_all(&folder).expect("a folder for the server's files");
         Self {
             child: None,
+            watch: None,
             port: free_port(),
             tls_port: None,
             folder,
@@ -96,6 +99,11 @@ impl RedisServer {
 
     /// Kills the server as a fault would.
     pub fn kill(&mut self) {
+        // First: it must not kill whoever gets the server's number later.
+        if let Some(mut watch) = self.watch.take() {
+            watch.kill().expect("the shell can be killed");
+            watch.wait().expect("the shell ends");
+        }
         if let Some(mut child) = self.child.take() {
             child.kill().expect("the server can be killed");
             child.wait().expect("the server ends");
@@ -117,8 +125,22 @@ impl RedisServer {
             assert!(Instant::now() < deadline, "redis-server does not answer");
             thread::sleep(Duration::from_millis(10));
         }
+        self.watch = Some(watch(&child, &self.folder));
         self.child = Some(child);
     }
+}
+
+/// A shell that outlives this process by as long as it takes to kill the server and remove its files.
+fn watch(server: &Child, folder: &Path) -> Child {
+    let script = "trap '' INT TERM HUP; read ended; kill -9 \"$0\"; rm -rf \"$1\"";
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", script, &server.id().to_string()])
+        .arg(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.spawn().expect("a shell")
 }
 
 fn spawn(folder: &Path, port: u16, tls_port: Option<u16>) -> Child {
@@ -142,6 +164,7 @@ fn spawn(folder: &Path, port: u16, tls_port: Option<u16>) -> Child {
         .arg(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap_or_else(|error| {
             panic!(
