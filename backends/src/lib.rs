@@ -17,4 +17,5 @@ pub mod redis;
 pub mod sql;
 pub mod sqlite;
 pub mod testing;
+mod tls;
 pub mod trace;

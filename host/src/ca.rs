@@ -39,6 +39,7 @@ pub use tokens::{Refusal, Rejection, Resolver, Tokens, Verdict, VerifiedToken};
 use crate::{
     approval::Approvals,
     clock,
+    component::hex,
     invocation::{Permission, Permissions, Principal, PrincipalKind},
     library::Library,
     name::ServiceName,
@@ -289,11 +290,6 @@ impl Authority {
 /// Parses a JSON object in which each name occurs once.
 pub fn json_object(text: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
     json::object(text.as_bytes())
-}
-
-/// Lower-case hex.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The bytes behind an even number of hexadecimal digits.

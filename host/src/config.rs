@@ -53,6 +53,16 @@ pub struct RedisServer {
     pub key_file: String,
 }
 
+/// What a key of `[section]` says: its value, or for `$NAME` what the environment's variable of that name holds.
+pub fn or_environment(section: &str, key: &str, value: &str) -> Result<String> {
+    match value.strip_prefix('$') {
+        Some(name) => std::env::var(name).map_err(|_| {
+            format_err!("[{section}] {key} names the variable {name}, which is not set")
+        }),
+        None => Ok(value.to_owned()),
+    }
+}
+
 impl RedisServer {
     /// The server, not yet asked anything. Each capability has a connection of its own, so that none waits for another's.
     pub fn open(&self, wanted_by: &str) -> Result<Redis> {
@@ -62,12 +72,7 @@ impl RedisServer {
                  platform.toml"
             ));
         }
-        let url = match self.url.strip_prefix('$') {
-            Some(name) => std::env::var(name).map_err(|_| {
-                format_err!("[backends.redis] url names the variable {name}, which is not set")
-            })?,
-            None => self.url.clone(),
-        };
+        let url = or_environment("backends.redis", "url", &self.url)?;
         let opened = match self.tls()? {
             Some(tls) => Redis::with_tls(url.as_str(), tls),
             None => Redis::new(url.as_str()),

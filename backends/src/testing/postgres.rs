@@ -4,7 +4,6 @@ use crate::sql::postgres::{Server, Settings};
 use std::{
     fs,
     io::Write as _,
-    net::TcpListener,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -46,7 +45,7 @@ impl Cluster {
         let user = unprivileged();
         let folder = tempfile::tempdir().expect("a temporary directory");
         give(folder.path(), user);
-        let port = free_port();
+        let port = super::free_port();
         let cluster = Self {
             _watch: watch(&programs, user, folder.path()),
             programs,
@@ -242,14 +241,6 @@ fn as_user(user: Option<&str>, program: &Path) -> Command {
             command
         }
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
-        .port()
 }
 
 /// A process that outlives this one by as long as it takes to stop the server and remove its files.

@@ -1,14 +1,18 @@
 //! How the server is reached.
 
 use super::key::PREFIX_BYTES_MAX;
-use crate::blob::backend::{Error, Result, away};
+use crate::{
+    blob::backend::{Error, Result, away},
+    tls,
+};
 use aws_credential_types::Credentials;
 use http::Uri;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject as _},
+use rustls::ClientConfig;
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    time::Duration,
 };
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 /// Smallest part of an upload that S3 takes, in bytes.
 const PART_BYTES_MIN: usize = 5 << 20;
@@ -144,26 +148,11 @@ impl Settings {
     }
 
     pub(super) fn tls(&self) -> Result<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        match &self.ca_file {
-            None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-            Some(path) => {
-                let unread = |error: &dyn fmt::Display| {
-                    wrong(&format!("ca_file `{}`: {error}", path.display()))
-                };
-                let certificates =
-                    CertificateDer::pem_file_iter(path).map_err(|error| unread(&error))?;
-                for certificate in certificates {
-                    let certificate = certificate.map_err(|error| unread(&error))?;
-                    roots.add(certificate).map_err(|error| unread(&error))?;
-                }
-            }
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| away("preparing TLS")(io::Error::other(error)))?;
-        Ok(config.with_root_certificates(roots).with_no_client_auth())
+        let roots = tls::roots(self.ca_file.as_deref()).map_err(|error| {
+            let path = self.ca_file.as_deref().unwrap_or(Path::new(""));
+            wrong(&format!("ca_file `{}`: {error}", path.display()))
+        })?;
+        tls::client(roots).map_err(|error| away("preparing TLS")(io::Error::other(error)))
     }
 }
 

@@ -1,11 +1,15 @@
 //! How the server is reached, and the connections that one service may hold.
 
-use crate::sql::{Failure, Limits};
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject as _},
+use crate::{
+    sql::{Failure, Limits},
+    tls,
 };
-use std::{fmt, path::PathBuf, str::FromStr as _, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr as _,
+    time::Duration,
+};
 use tokio_postgres::Config;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -117,26 +121,12 @@ impl Settings {
 
     /// TLS, used as the address's `sslmode` says. A certificate that is not trusted ends the connection.
     pub(super) fn tls(&self) -> Result<MakeRustlsConnect, Failure> {
-        let mut roots = RootCertStore::empty();
-        match &self.ca_file {
-            None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-            Some(path) => {
-                let unread =
-                    || format!("reading [backends.postgres] ca_file = `{}`", path.display());
-                let certificates =
-                    CertificateDer::pem_file_iter(path).map_err(Failure::doing(unread()))?;
-                for certificate in certificates {
-                    let certificate = certificate.map_err(Failure::doing(unread()))?;
-                    roots.add(certificate).map_err(Failure::doing(unread()))?;
-                }
-            }
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(Failure::doing("preparing TLS"))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let roots = tls::roots(self.ca_file.as_deref()).map_err(|error| {
+            let path = self.ca_file.as_deref().unwrap_or(Path::new(""));
+            let what = format!("reading [backends.postgres] ca_file = `{}`", path.display());
+            Failure::doing(what)(error)
+        })?;
+        let config = tls::client(roots).map_err(Failure::doing("preparing TLS"))?;
         Ok(MakeRustlsConnect::new(config))
     }
 }

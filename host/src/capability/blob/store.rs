@@ -1,7 +1,7 @@
 //! Where objects are: folders of the data directory, or a bucket of an S3 server.
 
 use super::{Config, Kind, path};
-use crate::name::ServiceName;
+use crate::{config::or_environment, name::ServiceName};
 use cap_std::{ambient_authority, fs::Dir};
 use exprsn_backends::blob::{
     backend::Backend,
@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 use tokio::runtime::Handle;
-use wasmtime::{Result, ensure, error::Context as _, format_err};
+use wasmtime::{Result, ensure, error::Context as _};
 
 /// `[backends.s3]`. Not printable, because it holds a secret. Values of the form `$NAME` are what the environment's
 /// variable of that name holds.
@@ -90,15 +90,15 @@ impl S3Server {
             "[capability.blob] backend is \"s3\", and there is no server: write its endpoint, bucket and keys into \
              [backends.s3] in platform.toml"
         );
-        let session_token = said("session_token", &self.session_token)?;
+        let session_token = or_environment("backends.s3", "session_token", &self.session_token)?;
         Ok(Settings {
-            endpoint: said("endpoint", &self.endpoint)?,
+            endpoint: or_environment("backends.s3", "endpoint", &self.endpoint)?,
             region: self.region.clone(),
             bucket: self.bucket.clone(),
             prefix: self.prefix.clone(),
             path_style: self.path_style,
-            access_key: said("access_key", &self.access_key)?,
-            secret_key: said("secret_key", &self.secret_key)?,
+            access_key: or_environment("backends.s3", "access_key", &self.access_key)?,
+            secret_key: or_environment("backends.s3", "secret_key", &self.secret_key)?,
             session_token: (!session_token.is_empty()).then_some(session_token),
             ca_file: (!self.ca_file.is_empty()).then(|| self.ca_file.clone().into()),
             limits: Limits {
@@ -111,16 +111,6 @@ impl S3Server {
                 recount: Duration::from_millis(self.recount_ms),
             },
         })
-    }
-}
-
-/// What a key says, or the environment in its place.
-fn said(key: &str, value: &str) -> Result<String> {
-    match value.strip_prefix('$') {
-        Some(name) => std::env::var(name).map_err(|_| {
-            format_err!("[backends.s3] {key} names the variable {name}, which is not set")
-        }),
-        None => Ok(value.to_owned()),
     }
 }
 

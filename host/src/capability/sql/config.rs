@@ -1,12 +1,13 @@
 //! What an operator says of services' databases.
 
+use crate::config::or_environment;
 use exprsn_backends::sql::{
     Limits,
     postgres::{self, PoolLimits, Settings},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use wasmtime::{Result, ensure, format_err};
+use wasmtime::{Result, ensure};
 
 /// `[capability.sql]`: where services keep their data, and how much one call may do.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -157,12 +158,7 @@ impl PostgresServer {
             "[capability.sql] backend is \"postgres\", and there is no server: write its url into [backends.postgres] in \
              platform.toml"
         );
-        let url = match self.url.strip_prefix('$') {
-            Some(name) => std::env::var(name).map_err(|_| {
-                format_err!("[backends.postgres] url names the variable {name}, which is not set")
-            })?,
-            None => self.url.clone(),
-        };
+        let url = or_environment("backends.postgres", "url", &self.url)?;
         let mut settings = Settings::new(url);
         settings.ca_file = (!self.ca_file.is_empty()).then(|| self.ca_file.clone().into());
         settings.pool = PoolLimits {
