@@ -23,16 +23,19 @@ mod ring;
 pub mod signer;
 mod standing;
 pub mod tokens;
+mod together;
+mod vault;
 mod withholding;
 
 pub use admission::Candidate;
 pub use admitted::NotAdmitted;
 pub use authorise::Denial;
-pub use certificate::{CertificateFault, ComponentCertificate};
+pub use certificate::{CertificateFault, ComponentCertificate, HostCertificate};
 pub use claims::{Claims, Subject};
-pub use file::read_or_create as secret_file;
+pub use file::{private_folder, read_or_create as secret_file, replace as replace_file};
 pub use key::Algorithm;
 pub use ledger::{Admission, Decided, Withholding};
+pub use together::{Issuer, Together};
 pub use signer::Signer;
 pub use tokens::{Refusal, Rejection, Resolver, Tokens, Verdict, VerifiedToken};
 
@@ -49,6 +52,7 @@ use arc_swap::ArcSwap;
 use ledger::{Ledger, Remembered};
 use pki::{Certificate, Pki};
 use ring::{KeyRing, Rotation};
+use vault::Vault;
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, HashSet},
@@ -64,6 +68,8 @@ pub const CA_SERVICE: &str = "exprsn-ca";
 pub const OPERATOR_TOKEN_FILE: &str = "operator.token";
 /// Lifetime of the operator's token, in seconds; it is written anew well before.
 pub const OPERATOR_TOKEN_S: i64 = 86_400;
+/// The folder of the keys that sign tokens, in the vault.
+const TOKEN_KEYS: &str = "tokens";
 /// Most serial numbers in one revocation list.
 pub const REVOKED_CERTIFICATES_MAX: usize = 100_000;
 
@@ -119,6 +125,9 @@ pub struct Authority {
     answers: OnceLock<BTreeMap<ServiceName, Approvals>>,
     tokens: Tokens,
     signer: Arc<Signer>,
+    vault: Vault,
+    /// Whoever signs certificates for this host, where it does not do so itself.
+    issuer: Option<Arc<dyn Issuer>>,
     revoked: ArcSwap<HashSet<String>>,
     revocations: watch::Sender<u64>,
     withheld: WithheldGrants,
@@ -134,6 +143,16 @@ impl Authority {
     ///
     /// Blocks for some disk accesses. The error names the file at fault and the remedy.
     pub fn open_with(data: &Path, trust_domain: &str, options: &Options) -> Result<Arc<Self>> {
+        Self::open_together(data, trust_domain, options, Together::default())
+    }
+
+    /// Opens the authority of a host that forms a platform with others. Blocks; never on a runtime's thread.
+    pub fn open_together(
+        data: &Path,
+        trust_domain: &str,
+        options: &Options,
+        together: Together,
+    ) -> Result<Arc<Self>> {
         let now_s = clock::now_s();
         let folder = data.join("ca");
         let pki =
@@ -142,10 +161,17 @@ impl Authority {
             after_s: i64::from(options.token_key_days) * DAY_S,
             keep_s: tokens::LIFETIME_S_MAX,
         };
-        let ring =
-            KeyRing::open_rotating(&folder.join("tokens"), Algorithm::EdDsa, rotation, now_s)
-                .context("opening the keys that sign tokens")?;
-        let (ledger, remembered) = Ledger::open(&data.join("host.db"), now_s)?;
+        let vault = Vault::new(&folder, together.memory.clone());
+        together.take_over(&vault)?;
+        let ring = KeyRing::open_rotating(
+            &vault,
+            &vault.path(TOKEN_KEYS),
+            Algorithm::EdDsa,
+            rotation,
+            now_s,
+        )
+        .context("opening the keys that sign tokens")?;
+        let (ledger, remembered) = Ledger::open(&data.join("host.db"), together.memory, now_s)?;
         let issuer = if options.issuer.is_empty() {
             format!("https://ca.{trust_domain}")
         } else {
@@ -172,7 +198,9 @@ impl Authority {
             library: Arc::new(Library::open(data)?),
             answers: OnceLock::new(),
             tokens,
-            signer: Arc::new(Signer::new(&folder.join("keys"))),
+            signer: Arc::new(Signer::new(vault.clone())),
+            vault,
+            issuer: together.issuer,
             revoked: ArcSwap::from_pointee(revoked_certificates.into_iter().collect()),
             revocations: watch::Sender::new(0),
             withheld: WithheldGrants::default(),
@@ -203,12 +231,17 @@ impl Authority {
     }
 
     /// Signs a certificate of the platform's own listeners for DNS names and addresses; the second is its key, PKCS#8.
+    ///
+    /// Where another host signs, it is asked: blocks, never on a runtime's thread.
     pub fn issue_listener(
         &self,
         names: &[String],
         days: i64,
         now_s: i64,
     ) -> Result<(Certificate, Vec<u8>)> {
+        if let Some(issuer) = &self.issuer {
+            return issuer.listener(names, days);
+        }
         self.pki.issue_listener(names, days, now_s)
     }
 

@@ -412,7 +412,10 @@ fn check(
     version
         .context
         .check("*", "")
-        .map_err(|reason| withheld(service, &reason))?;
+        .map_err(|reason| withheld(service, version.context.in_force.is_deaf(), &reason))?;
+    if mesh.is_cut_off() {
+        return Err(cut_off());
+    }
     let (method, path) = (request.method().as_str(), request.uri().path());
     let route = match version.routes.find(method, path) {
         RouteMatch::Found(route) => route,
@@ -475,11 +478,24 @@ fn not_live(service: &Service) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-live", detail).retry_after(1)
 }
 
-/// All of the service's grants are withheld: it does nothing until its operator restores them.
-fn withheld(service: &Service, reason: &str) -> Problem {
+/// All of the service's grants are withheld: it does nothing until its operator restores them, or this host hears again.
+fn withheld(service: &Service, deaf: bool, reason: &str) -> Problem {
     tracing::debug!(service = %service.name, reason, "a request is refused");
+    if deaf {
+        return cut_off();
+    }
     let detail = format!("{} is suspended by its operator", service.name);
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "withheld", detail).retry_after(5)
+}
+
+/// This host knows nothing of revocations by now.
+fn cut_off() -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "host-cut-off",
+        crate::withheld::DEAF,
+    )
+    .retry_after(1)
 }
 
 fn other_methods(method: &str, path: &str, allowed: &[&str]) -> Problem {

@@ -21,6 +21,9 @@ use tokio::sync::watch;
 
 /// Longest text of one withheld grant, in bytes.
 pub const WITHHELD_BYTES_MAX: usize = 512;
+/// What is told while this host does not hear the others.
+pub const DEAF: &str =
+    "this host has not heard from the platform for longer than [cluster] deaf_ms_max, and trusts nothing until it does";
 /// Most grants withheld from one service.
 pub const WITHHELD_MAX: usize = 256;
 
@@ -97,18 +100,36 @@ fn covers_scope(kind: &str, pattern: &str, scope: &str) -> bool {
 
 /// What is withheld from one service; its versions share it.
 pub struct Withheld {
+    /// Whether there is anything to ask for: a withheld grant, or the host is deaf.
     any: AtomicBool,
     grants: ArcSwap<Vec<WithheldGrant>>,
+    /// This host cannot hear what is withheld.
+    deaf: AtomicBool,
     changed: watch::Sender<()>,
 }
 
 impl Withheld {
-    fn new() -> Self {
+    fn new(deaf: bool) -> Self {
         Self {
-            any: AtomicBool::new(false),
+            any: AtomicBool::new(deaf),
             grants: ArcSwap::default(),
+            deaf: AtomicBool::new(deaf),
             changed: watch::Sender::new(()),
         }
+    }
+
+    /// Whether nothing is known of what is withheld by now.
+    pub fn is_deaf(&self) -> bool {
+        self.deaf.load(Ordering::Acquire)
+    }
+
+    fn set_deaf(&self, deaf: bool) {
+        self.deaf.store(deaf, Ordering::Release);
+        self.any.store(
+            deaf || !self.grants.load().is_empty(),
+            Ordering::Release,
+        );
+        self.announce();
     }
 
     /// Whether anything is withheld at all.
@@ -136,7 +157,7 @@ impl Withheld {
     fn set(&self, grants: Vec<WithheldGrant>) {
         let any = !grants.is_empty();
         self.grants.store(Arc::new(grants));
-        self.any.store(any, Ordering::Release);
+        self.any.store(any || self.is_deaf(), Ordering::Release);
         self.announce();
     }
 
@@ -160,17 +181,34 @@ impl fmt::Debug for Withheld {
 /// What is withheld from every service, by name. Outlives versions, so that a swap gives nothing back.
 #[derive(Debug, Default)]
 pub struct WithheldGrants {
-    services: Mutex<HashMap<ServiceName, Arc<Withheld>>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    services: HashMap<ServiceName, Arc<Withheld>>,
+    deaf: bool,
 }
 
 impl WithheldGrants {
     /// The entry of a service, made empty at first use.
     pub fn of(&self, service: &ServiceName) -> Arc<Withheld> {
-        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        services
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let deaf = known.deaf;
+        known
+            .services
             .entry(service.clone())
-            .or_insert_with(|| Arc::new(Withheld::new()))
+            .or_insert_with(|| Arc::new(Withheld::new(deaf)))
             .clone()
+    }
+
+    /// Says whether this host hears what is withheld. While it does not, everything is: what it knows may be wrong.
+    pub fn set_deaf(&self, deaf: bool) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.deaf = deaf;
+        for withheld in known.services.values() {
+            withheld.set_deaf(deaf);
+        }
     }
 
     /// Replaces what is withheld from a service, in force at once. The error names the text that is no grant.
@@ -206,6 +244,11 @@ impl InForce {
         }
     }
 
+    /// Whether this host cannot hear what is withheld.
+    pub fn is_deaf(&self) -> bool {
+        self.withheld.is_deaf()
+    }
+
     /// Whether `scope` of `kind` may be used now; the error is the text of the interface's `access-denied`.
     #[inline]
     pub fn check(&self, kind: &'static str, scope: &str) -> Result<(), String> {
@@ -238,6 +281,9 @@ impl InForce {
             return Err(format!(
                 "`{capability}` was refused to {service} when it was admitted"
             ));
+        }
+        if self.withheld.is_deaf() {
+            return Err(DEAF.to_owned());
         }
         match self.withheld.covering(kind, scope) {
             None => Ok(()),
@@ -306,6 +352,27 @@ mod tests {
         assert_eq!(in_force.check("queue", "mail"), Ok(()));
         grants.set(&name(), &[]).unwrap();
         assert_eq!(in_force.check("sql", ""), Ok(()));
+    }
+
+    #[test]
+    fn a_deaf_host_lends_nothing_until_it_hears_again() {
+        let grants = WithheldGrants::default();
+        let in_force = InForce::new(name(), Vec::new(), grants.of(&name()));
+        let mut changes = grants.of(&name()).changes();
+        grants.set_deaf(true);
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        let later = ServiceName::parse("exprsn-later").unwrap();
+        let later = InForce::new(later.clone(), Vec::new(), grants.of(&later));
+        for one in [&in_force, &later] {
+            assert_eq!(one.check("sql", ""), Err(DEAF.to_owned()));
+        }
+        grants.set(&name(), &[]).unwrap();
+        assert!(in_force.check("sql", "").is_err(), "still deaf");
+        grants.set_deaf(false);
+        assert!(changes.has_changed().unwrap());
+        assert_eq!(in_force.check("sql", ""), Ok(()));
+        assert_eq!(later.check("sql", ""), Ok(()));
     }
 
     #[test]

@@ -2,16 +2,17 @@
 
 use super::{
     Admission, Authority, CA_SERVICE, CertificateFault, ComponentCertificate, DAY_S, Decided, Pin,
-    REVOKED_CERTIFICATES_MAX, from_hex,
+    HostCertificate, REVOKED_CERTIFICATES_MAX, from_hex,
     pki::{Certificate, LeafRequest},
 };
 use crate::{approval::Approved, clock, component::ComponentFile, name::ServiceName};
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use tokio::sync::watch;
 use wasmtime::{Result, bail, ensure, error::Context as _};
 
 /// A component version that is to be admitted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Candidate {
     pub service: ServiceName,
     pub version: String,
@@ -87,12 +88,24 @@ impl Authority {
         self.certify(candidate, now_s).await
     }
 
-    /// Issues a certificate and remembers the admission.
+    /// Issues a certificate, or has it issued, and remembers the admission.
     pub(super) async fn certify(
         &self,
         candidate: Candidate,
         now_s: i64,
     ) -> Result<ComponentCertificate> {
+        if let Some(issuer) = &self.issuer {
+            let live = candidate.decided == Decided::Configuration;
+            let service = candidate.service.clone();
+            let admission = Admission {
+                live,
+                ..issuer.admit(candidate).await?
+            };
+            let pem = &admission.certificate.pem;
+            let certificate = self.verify_at(&service, &admission.digest, pem, now_s)?;
+            self.ledger.admit(admission, now_s).await?;
+            return Ok(certificate);
+        }
         let issued = self.issue(&candidate, now_s).await?;
         let Candidate {
             service,
@@ -115,6 +128,30 @@ impl Authority {
         };
         self.ledger.admit(admission, now_s).await?;
         Ok(certificate)
+    }
+
+    /// Admits what another host of the platform runs by its configuration.
+    pub async fn admit_for(&self, host: &HostCertificate, candidate: Candidate) -> Result<Admission> {
+        let service = candidate.service.clone();
+        ensure!(
+            host.may_speak_for(service.as_str()),
+            "host {} may not run {service}: invite it anew with this service",
+            host.host
+        );
+        ensure!(
+            service.as_str() != CA_SERVICE,
+            "{CA_SERVICE} runs on the host that holds the certificate authority's keys"
+        );
+        let digest = candidate.digest.clone();
+        // What runs here by configuration is this host's own affair.
+        let candidate = Candidate {
+            decided: Decided::Caller,
+            ..candidate
+        };
+        tracing::info!(host = host.host, %service, digest, "another host asks for an admission");
+        self.admit_as(candidate).await?;
+        let admission = self.ledger.latest(service.as_str(), Some(&digest)).await?;
+        admission.context("the admission was not found right after it was written")
     }
 
     /// Whether a certificate lets the component with this digest run as `service`. The error is the one reason.
@@ -179,15 +216,20 @@ impl Authority {
         if !self.ledger.revoke_certificates(number, revoked).await? {
             return Ok(None);
         }
+        self.enforce_revoked(&serials);
+        Ok(Some(pem))
+    }
+
+    /// Puts in force that certificates are good no longer.
+    pub(super) fn enforce_revoked(&self, serials: &[String]) {
         self.revoked.rcu(|known| {
             known
                 .iter()
-                .chain(&serials)
+                .chain(serials)
                 .cloned()
                 .collect::<HashSet<_>>()
         });
-        self.revocations.send_replace(number);
-        Ok(Some(pem))
+        self.revocations.send_modify(|times| *times += 1);
     }
 
     async fn check_pin(&self, service: &ServiceName, digest: &str, now_s: i64) -> Result<()> {
@@ -219,8 +261,10 @@ impl Authority {
     ) -> Result<Option<ComponentCertificate>> {
         let service = &candidate.service;
         let admission = match candidate.decided {
-            Decided::Configuration => self.ledger.live(service.as_str()).await?,
-            Decided::Caller => {
+            Decided::Configuration if self.issuer.is_none() => {
+                self.ledger.live(service.as_str()).await?
+            }
+            _ => {
                 self.ledger
                     .latest(service.as_str(), Some(&candidate.digest))
                     .await?

@@ -1,7 +1,8 @@
 //! Reading a component's certificate, and deciding whether it lets the component run.
 
 use super::pki::{
-    DER_OCTET_STRING, DER_UTF8_STRING, OID_ARC, OID_DIGEST, OID_GRANTS, OID_VERSION, serial_hex,
+    DER_OCTET_STRING, DER_UTF8_STRING, OID_ARC, OID_DIGEST, OID_GRANTS, OID_SERVICES,
+    OID_VERSION, serial_hex,
 };
 use std::fmt;
 use x509_parser::{
@@ -151,6 +152,46 @@ impl ComponentCertificate {
             });
         }
         Ok(())
+    }
+}
+
+/// A host's certificate, whose signature the handshake of TLS has verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostCertificate {
+    pub host: String,
+    /// The services that it may speak for; none is all.
+    pub services: Option<Vec<String>>,
+    /// Lower-case hex.
+    pub serial: String,
+    /// Seconds since the Unix epoch.
+    pub not_after: i64,
+}
+
+impl HostCertificate {
+    /// Reads a host's certificate (DER) of this trust domain. One of a component is none.
+    pub fn parse(der: &[u8], trust_domain: &str) -> Result<Self, CertificateFault> {
+        let malformed = CertificateFault::Malformed;
+        let (_, x509) = X509Certificate::from_der(der)
+            .map_err(|_| malformed("not an X.509 certificate"))?;
+        let id = spiffe_id(&x509).ok_or(malformed("it has no SPIFFE id"))?;
+        let host = id
+            .strip_prefix(&format!("spiffe://{trust_domain}/host/"))
+            .ok_or(malformed("it is not a host's"))?;
+        let services = extension(&x509, OID_SERVICES, DER_UTF8_STRING)
+            .and_then(|services| std::str::from_utf8(services).ok())
+            .ok_or(malformed("it names no services"))?;
+        Ok(Self {
+            host: host.to_owned(),
+            services: (services != "*").then(|| services.split(',').map(str::to_owned).collect()),
+            serial: serial_hex(&x509),
+            not_after: x509.validity().not_after.timestamp(),
+        })
+    }
+
+    /// Whether the host may call, and ask for certificates, as this service.
+    pub fn may_speak_for(&self, service: &str) -> bool {
+        let of = |services: &Vec<String>| services.iter().any(|one| one == service);
+        self.services.as_ref().is_none_or(of)
     }
 }
 

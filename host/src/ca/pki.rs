@@ -9,14 +9,18 @@
 //! | `2.25.10258173800755431140.2` | the approved grants as JSON, UTF8String |
 //! | `2.25.10258173800755431140.3` | the component's version, UTF8String |
 //!
+//! A host's leaf carries `spiffe://<trust domain>/host/<name>`, its name as DNS name, and under `….4` the services that it
+//! may speak for (names with commas between them, or `*`), UTF8String.
+//!
 //! The arc is that of UUID 00000000-0000-0000-8e5c-5ab8be3f06e4 under joint-iso-itu-t(2) uuid(25), which needs no registration.
 
 use super::file;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension,
-    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams,
+    CertificateSigningRequestParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair,
     KeyUsagePurpose, RevocationReason, RevokedCertParams, SanType, SerialNumber, string::Ia5String,
 };
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
 use wasmtime::{Result, error::Context as _, format_err};
@@ -30,6 +34,14 @@ pub const OID_DIGEST: u64 = 1;
 pub const OID_GRANTS: u64 = 2;
 /// Under [`OID_ARC`]: the component's version.
 pub const OID_VERSION: u64 = 3;
+/// Under [`OID_ARC`]: the services that a host may speak for.
+pub const OID_SERVICES: u64 = 4;
+
+/// The root's certificate, in the authority's folder.
+pub const ROOT_FILE: &str = "root.pem";
+/// The intermediate's.
+pub const INTERMEDIATE_FILE: &str = "intermediate.pem";
+const ROOT_KEY_FILE: &str = "root.key.pem";
 
 const DAY_S: i64 = 86_400;
 const ROOT_DAYS: i64 = 3_650;
@@ -42,7 +54,7 @@ const BACKDATE_S: i64 = 60;
 pub const GRANTS_BYTES_MAX: usize = 64 * 1024;
 
 /// A certificate as others see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     /// Lower-case hex.
     pub serial: String,
@@ -65,13 +77,25 @@ pub struct LeafRequest<'a> {
     pub days: i64,
 }
 
-/// Root and intermediate with their keys.
+/// What a host's certificate says of it.
+#[derive(Clone, Copy, Debug)]
+pub struct HostRequest<'a> {
+    pub host: &'a str,
+    /// Names of services with commas between them, or `*`.
+    pub services: &'a str,
+    /// A certificate signing request (PKCS#10, PEM), of which the public key alone counts.
+    pub csr: &'a str,
+    pub days: i64,
+}
+
+/// Root and intermediate, and the intermediate's key where this host holds it.
 pub struct Pki {
     folder: PathBuf,
     trust_domain: String,
     root: Certificate,
     intermediate: Certificate,
-    issuer: Issuer<'static, KeyPair>,
+    /// None on a host that joined others.
+    issuer: Option<Issuer<'static, KeyPair>>,
 }
 
 impl std::fmt::Debug for Pki {
@@ -85,10 +109,15 @@ impl std::fmt::Debug for Pki {
 
 impl Pki {
     /// Opens the authority's certificates in `folder`, making at the first start what is not there. Blocks.
+    ///
+    /// Where there are certificates without keys this host has joined others, and signs nothing.
     pub fn open(folder: &Path, trust_domain: &str, now_s: i64) -> Result<Self> {
         file::private_folder(folder)?;
-        let root_key = key(&folder.join("root.key.pem"))?;
-        let root_path = folder.join("root.pem");
+        if has_joined(folder) {
+            return Self::joined(folder, trust_domain);
+        }
+        let root_key = key(&folder.join(ROOT_KEY_FILE))?;
+        let root_path = folder.join(ROOT_FILE);
         let root_params = root_params(trust_domain, now_s)?;
         let root_pem = text(file::read_or_create(&root_path, || {
             Ok(root_params.self_signed(&root_key)?.pem().into_bytes())
@@ -97,7 +126,7 @@ impl Pki {
             Issuer::from_ca_cert_pem(&root_pem, &root_key).with_context(|| unusable(&root_path))?;
 
         let key = key(&folder.join("intermediate.key.pem"))?;
-        let path = folder.join("intermediate.pem");
+        let path = folder.join(INTERMEDIATE_FILE);
         let make = || -> Result<Vec<u8>> {
             Ok(intermediate_params(trust_domain, now_s)?
                 .signed_by(&key, &root_issuer)?
@@ -120,8 +149,37 @@ impl Pki {
             trust_domain: trust_domain.to_owned(),
             root,
             intermediate,
-            issuer,
+            issuer: Some(issuer),
         })
+    }
+
+    fn joined(folder: &Path, trust_domain: &str) -> Result<Self> {
+        let certificate = |name: &str| -> Result<Certificate> {
+            let path = folder.join(name);
+            let pem = text(file::read(&path)?.unwrap_or_default())?;
+            describe(&pem).with_context(|| unusable(&path))
+        };
+        let (root, intermediate) = (certificate(ROOT_FILE)?, certificate(INTERMEDIATE_FILE)?);
+        check_chain(&root, &intermediate)
+            .with_context(|| unusable(&folder.join(INTERMEDIATE_FILE)))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            trust_domain: trust_domain.to_owned(),
+            root,
+            intermediate,
+            issuer: None,
+        })
+    }
+
+    /// Whether this host holds the key that signs certificates.
+    pub fn issues(&self) -> bool {
+        self.issuer.is_some()
+    }
+
+    fn issuer(&self) -> Result<&Issuer<'static, KeyPair>> {
+        self.issuer.as_ref().context(
+            "this host joined others and signs no certificates: the host with the certificate authority's keys does",
+        )
     }
 
     pub fn root(&self) -> &Certificate {
@@ -147,7 +205,15 @@ impl Pki {
         file::private_folder(&services)?;
         let key = key(&services.join(format!("{}.key.pem", request.service)))?;
         let params = leaf_params(&self.spiffe_id(request.service), request, now_s)?;
-        describe(&params.signed_by(&key, &self.issuer)?.pem())
+        describe(&params.signed_by(&key, self.issuer()?)?.pem())
+    }
+
+    /// Signs the certificate of a host, whose key has never left it.
+    pub fn issue_host(&self, request: HostRequest<'_>, now_s: i64) -> Result<Certificate> {
+        let asked = CertificateSigningRequestParams::from_pem(request.csr)
+            .context("the certificate signing request cannot be read")?;
+        let params = host_params(&self.trust_domain, request, now_s)?;
+        describe(&params.signed_by(&asked.public_key, self.issuer()?)?.pem())
     }
 
     /// Signs a certificate of the platform's own listeners for DNS names and addresses. Its key is made for it and is not
@@ -160,7 +226,7 @@ impl Pki {
     ) -> Result<(Certificate, Vec<u8>)> {
         let key = KeyPair::generate()?;
         let params = listener_params(&self.trust_domain, names, days, now_s)?;
-        let certificate = describe(&params.signed_by(&key, &self.issuer)?.pem())?;
+        let certificate = describe(&params.signed_by(&key, self.issuer()?)?.pem())?;
         Ok((certificate, key.serialize_der()))
     }
 
@@ -189,8 +255,13 @@ impl Pki {
             revoked_certs,
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        Ok(params.signed_by(&self.issuer)?.pem()?)
+        Ok(params.signed_by(self.issuer()?)?.pem()?)
     }
+}
+
+/// Whether the authority in `folder` is another host's.
+pub fn has_joined(folder: &Path) -> bool {
+    folder.join(ROOT_FILE).exists() && !folder.join(ROOT_KEY_FILE).exists()
 }
 
 /// The private key at `path`, made if it is not there.
@@ -296,15 +367,40 @@ fn leaf_params(spiffe_id: &str, request: LeafRequest<'_>, now_s: i64) -> Result<
         ExtendedKeyUsagePurpose::ServerAuth,
         ExtendedKeyUsagePurpose::ClientAuth,
     ];
-    let extension = |leaf: u64, tag: u8, content: &[u8]| {
-        let [a, b, c] = OID_ARC;
-        CustomExtension::from_oid_content(&[a, b, c, leaf], der(tag, content))
-    };
     params.custom_extensions = vec![
         extension(OID_DIGEST, DER_OCTET_STRING, request.digest),
         extension(OID_GRANTS, DER_UTF8_STRING, request.grants.as_bytes()),
         extension(OID_VERSION, DER_UTF8_STRING, request.version.as_bytes()),
     ];
+    Ok(params)
+}
+
+fn extension(leaf: u64, tag: u8, content: &[u8]) -> CustomExtension {
+    let [a, b, c] = OID_ARC;
+    CustomExtension::from_oid_content(&[a, b, c, leaf], der(tag, content))
+}
+
+fn host_params(
+    trust_domain: &str,
+    request: HostRequest<'_>,
+    now_s: i64,
+) -> Result<CertificateParams> {
+    let uri = format!("spiffe://{trust_domain}/host/{}", request.host);
+    let mut params = base(request.host, &uri, request.days, now_s)?;
+    params
+        .subject_alt_names
+        .push(SanType::DnsName(Ia5String::try_from(request.host)?));
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    params.custom_extensions = vec![extension(
+        OID_SERVICES,
+        DER_UTF8_STRING,
+        request.services.as_bytes(),
+    )];
     Ok(params)
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     file,
+    vault::Vault,
     key::{Algorithm, SigningKey, generate},
 };
 use aws_lc_rs::signature::{
@@ -47,11 +48,16 @@ impl std::fmt::Debug for Entry {
 
 impl KeyRing {
     /// Opens the ring in `folder`, making its first key if it has none. Blocks; never on a core's thread.
-    pub fn open(folder: &Path, algorithm: Algorithm, now_s: i64) -> Result<Self> {
+    pub fn open(
+        vault: &Vault,
+        folder: &Path,
+        algorithm: Algorithm,
+        now_s: i64,
+    ) -> Result<Self> {
         file::private_folder(folder)?;
         let ring = Self::read(folder, algorithm)?;
         if ring.keys.is_empty() {
-            Self::add(folder, algorithm, now_s)
+            Self::add(vault, folder, algorithm, now_s)
         } else {
             Ok(ring)
         }
@@ -59,15 +65,16 @@ impl KeyRing {
 
     /// Opens the ring, adds a key if the newest is due, and deletes what is past its use. Blocks.
     pub fn open_rotating(
+        vault: &Vault,
         folder: &Path,
         algorithm: Algorithm,
         rotation: Rotation,
         now_s: i64,
     ) -> Result<Self> {
-        let ring = Self::open(folder, algorithm, now_s)?;
+        let ring = Self::open(vault, folder, algorithm, now_s)?;
         let due = ring.keys[0].created_s.saturating_add(rotation.after_s) <= now_s;
         let mut ring = if due {
-            Self::add(folder, algorithm, now_s)?
+            Self::add(vault, folder, algorithm, now_s)?
         } else {
             ring
         };
@@ -78,28 +85,27 @@ impl KeyRing {
             .take_while(|pair| pair[0].created_s.saturating_add(rotation.keep_s) > now_s)
             .count();
         for old in ring.keys.drain(kept..) {
-            let path = folder.join(file_name(old.created_s, algorithm));
-            fs::remove_file(&path)
-                .with_context(|| format!("cannot delete the old key `{}`", path.display()))?;
+            vault.remove(&folder.join(file_name(old.created_s, algorithm)))?;
         }
         Ok(ring)
     }
 
     /// Adds a key, which signs from now on. Blocks.
-    pub fn add(folder: &Path, algorithm: Algorithm, now_s: i64) -> Result<Self> {
+    pub fn add(vault: &Vault, folder: &Path, algorithm: Algorithm, now_s: i64) -> Result<Self> {
         let newest = Self::read(folder, algorithm)?
             .keys
             .first()
             .map(|entry| entry.created_s);
         // Two rotations in one second must not share a name.
         let created_s = newest.map_or(now_s, |newest| now_s.max(newest + 1));
-        file::read_or_create(&folder.join(file_name(created_s, algorithm)), || {
+        vault.read_or_create(&folder.join(file_name(created_s, algorithm)), || {
             generate(algorithm)
         })?;
         Self::read(folder, algorithm)
     }
 
-    fn read(folder: &Path, algorithm: Algorithm) -> Result<Self> {
+    /// What is in the folder by now; it may be empty. Blocks.
+    pub(super) fn read(folder: &Path, algorithm: Algorithm) -> Result<Self> {
         let listing =
             fs::read_dir(folder).with_context(|| format!("cannot list `{}`", folder.display()))?;
         let mut keys = Vec::new();
@@ -126,6 +132,11 @@ impl KeyRing {
         }
         keys.sort_by_key(|entry| std::cmp::Reverse(entry.created_s));
         Ok(Self { keys })
+    }
+
+    /// Whether it has no key.
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 
     /// The key that signs.
@@ -180,6 +191,10 @@ mod tests {
     use super::*;
 
     const DAY: i64 = 86_400;
+    fn vault(path: &Path) -> Vault {
+        Vault::alone(path)
+    }
+
     const ROTATION: Rotation = Rotation {
         after_s: 90 * DAY,
         keep_s: 30 * DAY,
@@ -190,7 +205,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("tokens");
         let open =
-            |now| KeyRing::open_rotating(&path, Algorithm::EdDsa, ROTATION, now).expect("opened");
+            |now| KeyRing::open_rotating(&vault(&path), &path, Algorithm::EdDsa, ROTATION, now).expect("opened");
         let first = open(0).signing().kid().to_owned();
         assert_eq!(open(89 * DAY).signing().kid(), first);
 
@@ -214,9 +229,10 @@ mod tests {
     fn what_one_key_signs_its_verifier_verifies() {
         for algorithm in [Algorithm::EdDsa, Algorithm::Es256] {
             let folder = tempfile::tempdir().expect("a folder");
-            let ring = KeyRing::open(&folder.path().join("ring"), algorithm, 0).expect("opened");
+            let path = folder.path().join("ring");
+            let ring = KeyRing::open(&vault(&path), &path, algorithm, 0).expect("opened");
             let ring = if algorithm == Algorithm::Es256 {
-                KeyRing::add(&folder.path().join("ring"), algorithm, 0).expect("added")
+                KeyRing::add(&vault(&path), &path, algorithm, 0).expect("added")
             } else {
                 ring
             };
@@ -239,7 +255,8 @@ mod tests {
         .expect("closed");
         let error = format!(
             "{:?}",
-            KeyRing::open(folder.path(), Algorithm::EdDsa, 0).expect_err("refused")
+            KeyRing::open(&vault(folder.path()), folder.path(), Algorithm::EdDsa, 0)
+                .expect_err("refused")
         );
         assert!(error.contains("000000000001.eddsa.pk8"), "{error}");
     }

@@ -2,13 +2,13 @@
 //!
 //! **Invariant:** a service names keys within its own folder only; two services' keys of one name are two keys.
 
-use super::{file, json, jws, key::Algorithm, ring::KeyRing};
+use super::{file, json, jws, key::Algorithm, ring::KeyRing, vault::Vault};
 use crate::name::ServiceName;
 use aws_lc_rs::hmac;
 use std::{
     collections::HashMap,
     fmt, fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 use wasmtime::error::Context as _;
@@ -47,6 +47,7 @@ type Secrets = HashMap<(ServiceName, String), Arc<hmac::Key>>;
 /// The signing keys of all services. Its functions block on first use of a key, and RS256 computes for a millisecond:
 /// never on a core's thread.
 pub struct Signer {
+    vault: Vault,
     folder: PathBuf,
     rings: Mutex<Rings>,
     secrets: Mutex<Secrets>,
@@ -63,10 +64,11 @@ impl fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// A signer that keeps its keys in `folder`.
-    pub fn new(folder: &Path) -> Self {
+    /// A signer that keeps its keys in the vault's folder `keys`.
+    pub fn new(vault: Vault) -> Self {
         Self {
-            folder: folder.to_owned(),
+            folder: vault.path("keys"),
+            vault,
             rings: Mutex::default(),
             secrets: Mutex::default(),
             making: Mutex::default(),
@@ -147,7 +149,7 @@ impl Signer {
     ) -> Result<(), SignError> {
         self.ring(service, key, algorithm, now_s)?;
         let _making = lock(&self.making);
-        let ring = KeyRing::add(&self.key_folder(service, key)?, algorithm, now_s)?;
+        let ring = KeyRing::add(&self.vault, &self.key_folder(service, key)?, algorithm, now_s)?;
         lock(&self.rings).insert((service.clone(), key.to_owned(), algorithm), Arc::new(ring));
         Ok(())
     }
@@ -160,6 +162,13 @@ impl Signer {
     /// Whether the secret is in memory.
     pub fn has_secret(&self, service: &ServiceName, key: &str) -> bool {
         lock(&self.secrets).contains_key(&(service.clone(), key.to_owned()))
+    }
+
+    /// Forgets what is in memory of a service's key: its files have changed.
+    pub fn reread(&self, service: &str, key: &str) {
+        let other = |of: &ServiceName, named: &str| of.as_str() != service || named != key;
+        lock(&self.rings).retain(|(of, named, _), _| other(of, named));
+        lock(&self.secrets).retain(|(of, named), _| other(of, named));
     }
 
     fn ring(
@@ -178,6 +187,7 @@ impl Signer {
             return Ok(ring.clone());
         }
         let ring = Arc::new(KeyRing::open(
+            &self.vault,
             &self.key_folder(service, key)?,
             algorithm,
             now_s,
@@ -195,7 +205,7 @@ impl Signer {
         let path = self.key_folder(service, key)?.join("hmac-sha256.key");
         file::private_folder(path.parent().unwrap_or(&path))?;
         let bytes =
-            file::read_or_create(&path, || Ok(rand::random::<[u8; SECRET_BYTES]>().to_vec()))?;
+            self.vault.read_or_create(&path, || Ok(rand::random::<[u8; SECRET_BYTES]>().to_vec()))?;
         if bytes.len() != SECRET_BYTES {
             return Err(SignError::Fault(wasmtime::format_err!(
                 "`{}` does not hold {SECRET_BYTES} bytes",
@@ -243,6 +253,10 @@ mod tests {
         ServiceName::parse(text).expect("a name")
     }
 
+    fn signer_in(folder: &std::path::Path) -> Signer {
+        Signer::new(Vault::alone(folder))
+    }
+
     fn kids(set: &str) -> Vec<String> {
         let set: Value = serde_json::from_str(set).expect("JSON");
         set["keys"]
@@ -262,8 +276,7 @@ mod tests {
             (Algorithm::Es256, jsonwebtoken::Algorithm::ES256),
             (Algorithm::Rs256, jsonwebtoken::Algorithm::RS256),
         ] {
-            let signer = Signer::new(folder.path());
-            let token = signer
+            let token = signer_in(folder.path())
                 .sign_jwt(
                     &auth,
                     "id-token",
@@ -274,7 +287,7 @@ mod tests {
                 )
                 .expect("signed");
             // A restart finds the same key.
-            let set = Signer::new(folder.path())
+            let set = signer_in(folder.path())
                 .public_keys(&auth, "id-token", algorithm, 1)
                 .expect("keys");
             let set: jsonwebtoken::jwk::JwkSet = serde_json::from_str(&set).expect("a JWKS");
@@ -289,7 +302,7 @@ mod tests {
     #[test]
     fn keys_of_services_are_apart() {
         let folder = tempfile::tempdir().expect("a folder");
-        let signer = Signer::new(folder.path());
+        let signer = signer_in(folder.path());
         let (auth, vault) = (name("exprsn-auth"), name("exprsn-vault"));
         let set = |service: &ServiceName| {
             kids(
@@ -305,7 +318,7 @@ mod tests {
         assert_ne!(tag(&auth, "cookie"), tag(&auth, "other"));
         assert_ne!(tag(&auth, "cookie"), tag(&vault, "cookie"));
         assert_eq!(
-            Signer::new(folder.path())
+            signer_in(folder.path())
                 .hmac(&auth, "cookie", b"data")
                 .expect("a tag"),
             tag(&auth, "cookie")
@@ -315,7 +328,7 @@ mod tests {
     #[test]
     fn rotation_keeps_the_old_public_key() {
         let folder = tempfile::tempdir().expect("a folder");
-        let signer = Signer::new(folder.path());
+        let signer = signer_in(folder.path());
         let auth = name("exprsn-auth");
         let set = || {
             kids(
@@ -335,7 +348,7 @@ mod tests {
     #[test]
     fn names_cannot_leave_the_folder_and_sizes_are_bounded() {
         let folder = tempfile::tempdir().expect("a folder");
-        let signer = Signer::new(&folder.path().join("keys"));
+        let signer = signer_in(folder.path());
         let auth = name("exprsn-auth");
         for bad in ["", "..", "../exprsn-ca", "a/b", "A", "a\0", &"a".repeat(65)] {
             assert!(

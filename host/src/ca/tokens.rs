@@ -7,7 +7,7 @@ use super::{
     authorise::effective_resources,
     claims::{Claims, Subject},
     json, jws,
-    ledger::{Ledger, Remembered},
+    ledger::{self, Ledger, Remembered},
     ring::KeyRing,
     standing::{Standing, Standings},
 };
@@ -100,7 +100,7 @@ pub struct Verdict {
 pub enum Refusal {
     Rejected(Rejection),
     /// The token may be used a number of times, and this host cannot count now; nothing was counted.
-    Uncounted(sqlite::Error),
+    Uncounted(ledger::Error),
 }
 
 impl Refusal {
@@ -322,7 +322,7 @@ impl Tokens {
     }
 
     /// Revokes a token by its id until `expires_at`. Durable when it returns, and in force at once.
-    pub async fn revoke(&self, id: &str, expires_at: i64, now_s: i64) -> Result<(), sqlite::Error> {
+    pub async fn revoke(&self, id: &str, expires_at: i64, now_s: i64) -> Result<(), ledger::Error> {
         if expires_at <= now_s {
             return Ok(());
         }
@@ -330,7 +330,14 @@ impl Tokens {
         if self.standings.set(id, Standing::Revoked, expires_at, now_s) {
             Ok(())
         } else {
-            Err(sqlite::Error::Overloaded)
+            Err(sqlite::Error::Overloaded.into())
+        }
+    }
+
+    /// Puts in force that another host has revoked a token.
+    pub(super) fn hear_revoked(&self, id: &str, expires_at: i64, now_s: i64) {
+        if expires_at > now_s && !self.standings.set(id, Standing::Revoked, expires_at, now_s) {
+            tracing::error!(id, "more tokens are revoked than this host can remember");
         }
     }
 

@@ -4,6 +4,7 @@ use super::super::{
     claims::tests::claims,
     key::{Algorithm, SigningKey, generate},
     ring::KeyRing,
+    vault::Vault,
 };
 use super::*;
 use crate::invocation::Permission;
@@ -14,9 +15,13 @@ use std::path::Path;
 const ISSUER: &str = "https://ca.exprsn.test";
 const NOW: i64 = 1_500;
 
+fn ring(folder: &Path, now_s: i64) -> Result<KeyRing> {
+    KeyRing::open(&Vault::alone(folder), folder, Algorithm::EdDsa, now_s)
+}
+
 fn open(folder: &Path) -> Tokens {
-    let ring = KeyRing::open(&folder.join("ring"), Algorithm::EdDsa, 1).expect("a ring");
-    let (ledger, remembered) = Ledger::open(&folder.join("host.db"), NOW).expect("a ledger");
+    let ring = ring(&folder.join("ring"), 1).expect("a ring");
+    let (ledger, remembered) = Ledger::open(&folder.join("host.db"), None, NOW).expect("a ledger");
     Tokens::new(ISSUER.into(), ring, ledger, &remembered, 1 << 20, NOW).expect("opened")
 }
 
@@ -301,7 +306,7 @@ async fn a_rotated_key_verifies_on_until_it_is_gone() {
     let tokens = open(folder.path());
     let (old, _) = tokens.mint(claims(), NOW).expect("minted");
     tokens.replace_ring(
-        KeyRing::add(&folder.path().join("ring"), Algorithm::EdDsa, NOW).expect("rotated"),
+        KeyRing::add(&Vault::alone(folder.path()), &folder.path().join("ring"), Algorithm::EdDsa, NOW).expect("rotated"),
     );
     let (new, _) = tokens
         .mint(
@@ -323,7 +328,7 @@ async fn a_rotated_key_verifies_on_until_it_is_gone() {
     );
     assert_eq!(tokens.jwks()["keys"].as_array().map(Vec::len), Some(2));
     tokens.replace_ring(
-        KeyRing::open(&folder.path().join("another"), Algorithm::EdDsa, NOW).expect("a ring"),
+        ring(&folder.path().join("another"), NOW).expect("a ring"),
     );
     assert_eq!(rejection(&tokens, &old, NOW), Some(Rejection::BadSignature));
 }

@@ -93,6 +93,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether several hosts can use the same databases.
+    pub fn is_shared(&self) -> bool {
+        self.backend == Backend::Postgres
+    }
+
     /// Names the first limit that would let nothing through.
     pub(super) fn check(&self) -> Result<()> {
         let limits = [

@@ -5,7 +5,7 @@ use crate::name::ServiceName;
 use exprsn_backends::sql::{
     Database, Limits,
     migrate::Engine,
-    postgres::{self, Server},
+    postgres::Server,
     sqlite,
 };
 use std::{
@@ -35,6 +35,29 @@ pub fn path(data: &Path, service: &ServiceName) -> PathBuf {
     data.join("sql").join(format!("{service}.db"))
 }
 
+/// The server itself, for what the host keeps there.
+pub async fn server(server: &PostgresServer, data: &Path, background: &Handle) -> Result<Server> {
+    reach(data, &Config::default(), server, background).await
+}
+
+async fn reach(
+    data: &Path,
+    config: &Config,
+    server: &PostgresServer,
+    background: &Handle,
+) -> Result<Server> {
+    let settings = server.settings(config)?;
+    let make = || Ok(rand::random::<[u8; KEY_BYTES]>().to_vec());
+    // Hosts of one platform derive the same passwords.
+    let shared = crate::cluster::seal_file(data);
+    let path = match shared.exists() {
+        true => shared,
+        false => data.join("postgres.key"),
+    };
+    let key = crate::ca::secret_file(&path, make)?;
+    Ok(Server::connect(settings, &key, background.clone()).await?)
+}
+
 impl Store {
     /// Reaches the server, if it is one. An error names the key at fault.
     pub async fn connect(
@@ -47,10 +70,7 @@ impl Store {
         let engine = match config.backend {
             Backend::Sqlite => Kept::Files(data.to_owned()),
             Backend::Postgres => {
-                let settings = server.settings(config)?;
-                let make = || Ok(rand::random::<[u8; KEY_BYTES]>().to_vec());
-                let key = crate::ca::secret_file(&data.join("postgres.key"), make)?;
-                let server = postgres::Server::connect(settings, &key, background.clone()).await?;
+                let server = reach(data, config, server, background).await?;
                 Kept::Server(Box::new(server))
             }
         };
