@@ -1,8 +1,8 @@
 //! What the hosts of one platform share: facts, who of them is there, uses of tokens, component files and invitations, in
 //! the database `exprsn_platform` of their PostgreSQL server.
 //!
-//! A fact has a kind, a key and a value, and with each change a revision greater than all before. A host reads all of them as it starts
-//! and afterwards hears with each heartbeat what changed since.
+//! A fact has a kind, a key and a value, and with each change a revision greater than all before. A host reads all of them
+//! as it starts, and hears with each heartbeat what has changed since.
 //!
 //! **Invariant:** revisions become visible in their order: who has heard up to one has missed none before it.
 //! **Invariant:** nothing waits for a server that is away longer than [`Limits::call_max`].
@@ -141,7 +141,8 @@ impl Shared {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Renews the own lease for `lease_ms` by the server's clock and hears what is new, in one round trip. `lease` None: only hears.
+    /// Renews the own lease for `lease_ms` by the server's clock and hears what is new, in one round trip. `lease` None:
+    /// only hears.
     ///
     /// Facts that have expired are heard until they are tidied away; facts that were removed, for a day.
     pub async fn beat(
@@ -190,7 +191,6 @@ impl Shared {
     /// Removes facts that have expired, tombstones older than a day, expired token uses, invitations and leases.
     pub async fn tidy(&self, now_s: i64) -> Result<(), Error> {
         let facts = &self.0.facts;
-        #[allow(clippy::cast_precision_loss, reason = "exact for thousands of years")]
         let forgotten = (now_s - TOMBSTONE_S) as f64;
         let full = |rows: Vec<_>| rows.len() == TIDIED_MAX;
         while full(
@@ -224,7 +224,6 @@ impl Shared {
     ) -> Result<Heard, Error> {
         let beats = &self.0.beats;
         let open = beats.open(deadline).await?;
-        #[allow(clippy::cast_precision_loss, reason = "exact for thousands of years")]
         let lease_ms = lease_ms as f64;
         let renew = async {
             let Some(Lease {

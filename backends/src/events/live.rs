@@ -58,8 +58,8 @@ pub struct LiveRelay {
 }
 
 impl LiveRelay {
-    /// `deliver(service, channel, data)` is called for each message of any host, this one included. Keeps a subscription, made
-    /// anew (with backoff) when lost, until dropped. What is published while there is none is missed.
+    /// `deliver(service, channel, data)` is called for each message of any host, this one included. Keeps a subscription,
+    /// made anew (with backoff) when lost, until dropped. What is published while there is none is missed.
     pub fn start(redis: Redis, background: &Handle, deliver: Deliver) -> Self {
         let redis = Arc::new(redis);
         let is_connected = Arc::new(AtomicBool::new(false));

@@ -11,8 +11,8 @@ use tokio_postgres::Row;
 const CREATE_ATTEMPTS_MAX: u32 = 8;
 
 impl Shared {
-    /// Applies changes in one transaction, at most [`CHANGES_MAX`]; each gets a revision of its own, greater than all that are
-    /// visible. Of several changes of one fact the last holds. Returns the last revision.
+    /// Applies changes in one transaction, at most [`CHANGES_MAX`]; each gets a revision of its own, greater than all that
+    /// are visible. Of several changes of one fact the last holds. Returns the last revision.
     pub async fn put(&self, changes: Vec<Change>) -> Result<i64, Error> {
         if changes.len() > CHANGES_MAX {
             return Err(Error::too_large(

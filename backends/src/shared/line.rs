@@ -1,7 +1,7 @@
 //! A connection to the platform's database, made anew when it is lost.
 //!
-//! **Invariant:** whatever is asked is answered by its deadline; what was given up closes its connection, so that nobody waits
-//! behind it.
+//! **Invariant:** whatever is asked is answered by its deadline; what was given up closes its connection, so that nobody
+//! waits behind it.
 
 use super::{Error, statements::Say};
 use crate::sql::{

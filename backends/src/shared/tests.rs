@@ -73,6 +73,22 @@ async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn calls_may_run_in_tasks() {
+    fn runs_anywhere(_: impl Future<Output: Send> + Send) {}
+    let shared = host().await;
+    let own = lease("host");
+    runs_anywhere(shared.beat(Some(&own), 0, 0));
+    runs_anywhere(shared.all(0));
+    runs_anywhere(shared.tidy(0));
+    runs_anywhere(shared.leave("host"));
+    runs_anywhere(shared.invite(invitation(1, 0)));
+    runs_anywhere(shared.put_component("", b""));
+    runs_anywhere(shared.component(""));
+    runs_anywhere(shared.has_component(""));
+    runs_anywhere(shared.close());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fact_is_put_changed_removed_and_heard() {
     let (shared, kind) = (host().await, unique("kind"));
     let (_, start) = hear(&shared, &kind, 0).await;
