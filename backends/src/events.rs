@@ -1,5 +1,7 @@
 //! Events: what is published, and how a delivery travels as a job.
 
+pub mod live;
+
 use crate::{
     name::{SERVICE_NAME_BYTES_MAX, ServiceName},
     queue::{EVENTS_PREFIX, ID_BYTES_MAX, Job, NewJob},

@@ -14,6 +14,7 @@ pub mod events;
 pub mod name;
 pub mod queue;
 pub mod redis;
+pub mod shared;
 pub mod sql;
 pub mod sqlite;
 pub mod testing;

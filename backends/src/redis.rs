@@ -7,7 +7,8 @@
 
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, FromRedisValue, IntoConnectionInfo,
-    RedisError, RedisResult, ScriptInvocation, TlsCertificates, aio::MultiplexedConnection,
+    RedisError, RedisResult, ScriptInvocation, TlsCertificates,
+    aio::{MultiplexedConnection, PubSub},
 };
 use std::{
     fmt,
@@ -126,6 +127,16 @@ impl Redis {
     pub async fn blocking(&self, wait: Duration) -> RedisResult<MultiplexedConnection> {
         self.ensure_open()?;
         self.connect(wait + ANSWER_MAX).await
+    }
+
+    /// A connection of its own, for what is published.
+    pub(crate) async fn subscriber(&self) -> RedisResult<PubSub> {
+        self.ensure_open()?;
+        let connecting = tokio::time::timeout(CONNECT_MAX, self.client.get_async_pubsub());
+        connecting.await.unwrap_or_else(|_| {
+            let late = "connecting took too long";
+            Err(std::io::Error::new(std::io::ErrorKind::TimedOut, late).into())
+        })
     }
 
     /// Lets the connection go; whatever is asked afterwards fails.

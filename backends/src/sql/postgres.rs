@@ -9,8 +9,8 @@ mod encode;
 mod fault;
 mod migrations;
 mod outbox;
-mod pool;
-mod provision;
+pub(crate) mod pool;
+pub(crate) mod provision;
 mod roles;
 mod run;
 mod server;
@@ -21,6 +21,7 @@ mod tests;
 mod transaction;
 mod words;
 
+pub(crate) use roles::PLATFORM;
 pub use server::Server;
 pub use settings::{Isolation, PoolLimits, Settings};
 

@@ -14,7 +14,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::AbortHandle};
 use tokio_postgres::{Client, Config, Error as Fault, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -69,21 +69,28 @@ impl Connection {
 impl Connector {
     /// Connects. The connection's own task ends when the client drops.
     pub async fn connect(&self) -> Result<Connection, Fault> {
-        let (config, tls) = (self.config.clone(), self.tls.clone());
-        let connecting = self.background.spawn(async move {
-            let (client, connection) = config.connect(tls).await?;
-            // Its end is seen by whoever uses the client next.
-            tokio::spawn(async move { connection.await.map_err(drop) });
-            Ok(client)
-        });
-        let abort = AbortOnDrop(connecting.abort_handle());
-        let client = connecting.await.expect("connecting does not panic")?;
-        drop(abort);
-        self.counters.opened.fetch_add(1, Relaxed);
+        let (client, _) = self.open().await?;
         Ok(Connection {
             client,
             statements: LruCache::new(STATEMENTS_MAX),
         })
+    }
+
+    /// As [`Connector::connect`], for whoever keeps statements elsewhere or ends the connection's task, and with it the
+    /// connection, without waiting for the server.
+    pub async fn open(&self) -> Result<(Client, AbortHandle), Fault> {
+        let (config, tls) = (self.config.clone(), self.tls.clone());
+        let connecting = self.background.spawn(async move {
+            let (client, connection) = config.connect(tls).await?;
+            // Its end is seen by whoever uses the client next.
+            let task = tokio::spawn(async move { connection.await.map_err(drop) });
+            Ok((client, task.abort_handle()))
+        });
+        let abort = AbortOnDrop(connecting.abort_handle());
+        let opened = connecting.await.expect("connecting does not panic")?;
+        drop(abort);
+        self.counters.opened.fetch_add(1, Relaxed);
+        Ok(opened)
     }
 
     /// A pool of such connections.
@@ -117,7 +124,8 @@ impl Connector {
     }
 }
 
-struct AbortOnDrop(tokio::task::AbortHandle);
+/// Ends a task when it drops.
+pub struct AbortOnDrop(pub AbortHandle);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

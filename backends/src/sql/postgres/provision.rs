@@ -10,7 +10,7 @@ use crate::sql::{Failure, error::BoxError};
 use tokio_postgres::Client;
 
 /// Held by whoever creates databases and roles.
-const LOCK: &str = "SELECT pg_advisory_lock(7012024)";
+pub const LOCK: &str = "SELECT pg_advisory_lock(7012024)";
 const HARDEN: &str = include_str!("harden.sql");
 const HOST: &str = include_str!("host.sql");
 
@@ -39,13 +39,10 @@ pub async fn close_common_databases(admin: &Client) -> Done {
         .await?)
 }
 
-/// Whether the service's database is there.
-pub async fn exists(admin: &Client, roles: &Roles) -> Result<bool, BoxError> {
+/// Whether the database is there.
+pub async fn exists(admin: &Client, database: &str) -> Result<bool, BoxError> {
     let found = admin
-        .query_opt(
-            "SELECT FROM pg_database WHERE datname = $1",
-            &[&roles.database],
-        )
+        .query_opt("SELECT FROM pg_database WHERE datname = $1", &[&database])
         .await?;
     Ok(found.is_some())
 }
@@ -157,20 +154,26 @@ async fn create_roles(
 }
 
 async fn create_database(server: &Connection, roles: &Roles) -> Done {
+    create_absent(&server.client, &roles.database).await?;
     let name = quoted(&roles.database);
-    if !exists(&server.client, roles).await? {
+    let all = roles.all().map(quoted).join(", ");
+    let open = format!("GRANT CONNECT ON DATABASE {name} TO {all}");
+    Ok(server.client.batch_execute(&open).await?)
+}
+
+/// Creates a database where it is absent, and closes it to every role but its owner. Whoever calls holds [`LOCK`].
+pub async fn create_absent(server: &Client, database: &str) -> Done {
+    let name = quoted(database);
+    if !exists(server, database).await? {
         // Text is compared and ordered by its bytes, as in SQLite.
         let create = format!(
             "CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
         );
-        server.client.batch_execute(&create).await?;
-        tracing::info!(database = roles.database, "created a database");
+        server.batch_execute(&create).await?;
+        tracing::info!(database, "created a database");
     }
-    let all = roles.all().map(quoted).join(", ");
-    let close = format!(
-        "REVOKE CONNECT, TEMPORARY ON DATABASE {name} FROM PUBLIC; GRANT CONNECT ON DATABASE {name} TO {all}"
-    );
-    Ok(server.client.batch_execute(&close).await?)
+    let close = format!("REVOKE CONNECT, TEMPORARY ON DATABASE {name} FROM PUBLIC");
+    Ok(server.batch_execute(&close).await?)
 }
 
 /// What each role may do in the service's database.

@@ -8,6 +8,9 @@ use crate::name::ServiceName;
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
+/// The database of the hosts themselves.
+pub const PLATFORM: &str = "exprsn_platform";
+
 /// What PostgreSQL knows a service by. A `$` occurs in no service's name, so no service can be called like another's role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roles {
@@ -24,7 +27,7 @@ impl Roles {
     /// `exprsn_timeline` for `exprsn-timeline`, `exprsn$notes` for a stranger's `notes`.
     pub fn of(service: &ServiceName) -> Self {
         let plain = service.as_str().replace('-', "_");
-        let name = if plain.starts_with("exprsn_") {
+        let name = if plain.starts_with("exprsn_") && plain != PLATFORM {
             plain
         } else {
             format!("exprsn${plain}")
@@ -87,7 +90,10 @@ mod tests {
         let roles = |name: &str| Roles::of(&ServiceName::parse(name).unwrap());
         assert_eq!(roles("exprsn-timeline").database, "exprsn_timeline");
         assert_eq!(roles("postgres").database, "exprsn$postgres");
+        assert_ne!(roles("exprsn-platform").database, PLATFORM);
         let names = [
+            "exprsn-platform",
+            "platform",
             "exprsn-a",
             "exprsn-a-owner",
             "exprsn-a-host",

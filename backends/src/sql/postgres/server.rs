@@ -27,7 +27,7 @@ const LOCK_PART: u32 = 2;
 #[derive(Clone)]
 pub struct Server {
     settings: Settings,
-    pub(super) admin: Connector,
+    pub(crate) admin: Connector,
     secrets: Secrets,
 }
 
@@ -71,7 +71,7 @@ impl Server {
         let connection = connected.map_err(Failure::doing(
             "connecting to the PostgreSQL server of [backends.postgres] url",
         ))?;
-        let found = provision::exists(&connection.client, &Roles::of(service)).await;
+        let found = provision::exists(&connection.client, &Roles::of(service).database).await;
         found.map_err(Failure::doing("looking for the service's database"))
     }
 
