@@ -9,9 +9,17 @@ use std::{
     time::Instant,
 };
 
+/// What a call may take on a machine that is busy with other tests, where its time is not what is tested.
+fn patient() -> Limits {
+    Limits {
+        call_max: Duration::from_secs(20),
+        ..Limits::default()
+    }
+}
+
 /// A host on the cluster of this process, whose other tests use the same tables.
 async fn host() -> Shared {
-    Shared::open(&Cluster::shared().server().await, Limits::default())
+    Shared::open(&Cluster::shared().server().await, patient())
         .await
         .unwrap()
 }
@@ -149,7 +157,7 @@ async fn what_is_out_of_bounds_is_the_hosts_fault() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_polling_reader_misses_nothing_of_concurrent_writers() {
     const WRITERS: usize = 8;
-    const PUTS: usize = 40;
+    const PUTS: usize = 200;
     let (reader, kind) = (host().await, unique("kind"));
     let (_, mut since) = hear(&reader, &kind, 0).await;
     let writers: Vec<_> = join_all((0..WRITERS).map(|_| host())).await;
@@ -316,7 +324,7 @@ async fn components_are_kept_by_digest_within_their_bounds() {
     let server = Cluster::shared().server().await;
     let limits = |component_bytes_max| Limits {
         component_bytes_max,
-        ..Limits::default()
+        ..patient()
     };
     let shared = Shared::open(&server, limits(8 << 20)).await.unwrap();
     let digest = unique("sha256:");
@@ -349,7 +357,7 @@ async fn a_server_that_is_away_is_unavailable_at_once_and_heard_again_after() {
     shared.beat(Some(&own), 60_000, since).await.unwrap();
     shared.put_component("d", b"bytes").await.unwrap();
     cluster.kill();
-    let bound = Limits::default().call_max + Duration::from_millis(400);
+    let bound = Limits::default().call_max + Duration::from_secs(1);
     for _ in 0..3 {
         let began = Instant::now();
         let away = [
@@ -403,7 +411,7 @@ async fn whoever_must_wait_at_the_server_is_told_in_time() {
     for late in join_all(writing).await {
         assert!(matches!(late, Err(Error::Unavailable(_))), "{late:?}");
     }
-    assert!(began.elapsed() < Limits::default().call_max + Duration::from_millis(400));
+    assert!(began.elapsed() < Limits::default().call_max + Duration::from_secs(1));
     shared.beat(Some(&lease("one")), 60_000, 0).await.unwrap();
     shared.get("k", "a").await.unwrap();
     holder.client.batch_execute("COMMIT").await.unwrap();
@@ -443,14 +451,14 @@ async fn a_server_that_is_mute_is_given_up_in_time() {
     for mute in join_all(asking).await {
         assert!(matches!(mute, Err(Error::Unavailable(_))));
     }
-    assert!(began.elapsed() < Duration::from_millis(600));
+    assert!(began.elapsed() < Duration::from_secs(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_that_open_at_once_find_the_same() {
     let cluster = Cluster::start();
     let server = cluster.server().await;
-    let opening = (0..6).map(|_| Shared::open(&server, Limits::default()));
+    let opening = (0..6).map(|_| Shared::open(&server, patient()));
     let hosts: Vec<_> = join_all(opening)
         .await
         .into_iter()
@@ -472,7 +480,7 @@ async fn hosts_that_open_at_once_find_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_needs_any_more_is_tidied_away() {
     let cluster = Cluster::start();
-    let shared = Shared::open(&cluster.server().await, Limits::default())
+    let shared = Shared::open(&cluster.server().await, patient())
         .await
         .unwrap();
     let now_s = clock::now_s();
@@ -559,7 +567,7 @@ async fn all_kinds(shared: &Shared) -> (BTreeMap<String, usize>, i64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_facts_and_large_ones_come_in_several_beats() {
     let cluster = Cluster::start();
-    let shared = Shared::open(&cluster.server().await, Limits::default())
+    let shared = Shared::open(&cluster.server().await, patient())
         .await
         .unwrap();
     let mut last = 0;
