@@ -27,6 +27,8 @@ pub struct Boot {
     pub metrics: Arc<Metrics>,
     /// Component files that may be admitted and loaded.
     pub library: Arc<Library>,
+    /// The other hosts; none where this one is alone.
+    pub cluster: Option<Arc<crate::cluster::Cluster>>,
     /// Keys, tokens, certificates.
     pub authority: Arc<Authority>,
     /// The way out of the platform; shared by `http` and `sockets`.

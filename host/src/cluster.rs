@@ -22,7 +22,8 @@ pub use directory::Directory;
 pub use enrol::Invited;
 pub use memory::{Kind, Memory};
 pub use peer::{Peer, Reached};
-pub use state::{HostState, ServiceState};
+pub use listener::accept;
+pub use state::{HostState, Refused, ServiceState};
 pub use wire::Envelope;
 
 use crate::{
@@ -82,6 +83,7 @@ pub struct Cluster {
     shared: Shared,
     memory: Memory,
     identity: Arc<Identity>,
+    seat: Option<Arc<Seat>>,
     authority: Arc<Authority>,
     directory: Directory,
     /// The last change that this host has taken in.
@@ -137,7 +139,7 @@ impl Opening {
         );
         let is_root = |fact: &Fact| Kind::parse(&fact.kind) == Some(Kind::Platform);
         let fresh = !facts.iter().any(is_root);
-        let seat = ca::pki::has_joined(&folder).then(|| Seat::new(shared.clone(), folder.clone(), config));
+        let seat = ca::pki::has_joined(&folder).then(|| Seat::new(shared.clone(), cluster));
         Ok(Some(Self {
             config: cluster.clone(),
             name,
@@ -145,7 +147,7 @@ impl Opening {
             memory,
             facts,
             revision,
-            seat: seat.map(Arc::new),
+            seat,
             data: data.to_owned(),
             trust_domain: config.platform.trust_domain.clone(),
             fresh,
@@ -181,7 +183,11 @@ impl Opening {
         }
         let folder = self.data.join("ca");
         let identity = Identity::open(&folder, authority, &self.config, &self.name, &self.trust_domain)?;
+        if let Some(seat) = &self.seat {
+            seat.show(identity.clone());
+        }
         let (heard, hearing) = mpsc::unbounded_channel();
+
         let cluster = Arc::new(Cluster {
             directory: Directory::new(&self.config, &self.name, identity.clone()),
             config: self.config,
@@ -189,6 +195,7 @@ impl Opening {
             shared: self.shared,
             memory: self.memory,
             identity,
+            seat: self.seat,
             authority: authority.clone(),
             revision: AtomicI64::new(self.revision),
             heard_ms: AtomicU64::new(0),
@@ -298,7 +305,10 @@ impl Cluster {
                 for fact in &heard.facts {
                     self.take_in(fact).await;
                 }
-                if !heard.more {
+                // The memory was restored from an earlier state: everything is new.
+                if heard.revision < since {
+                    self.revision.store(0, Ordering::Release);
+                } else if !heard.more {
                     let heard_ms = u64::try_from(begun.as_millis()).unwrap_or(u64::MAX);
                     self.heard_ms.store(heard_ms, Ordering::Release);
                 }
@@ -307,6 +317,16 @@ impl Cluster {
             Err(error) => tracing::debug!(%error, "this host did not hear from the platform"),
         }
         self.notice_deafness();
+    }
+
+    /// Shows this host's certificate to the one that signs, and keeps it good until dropped.
+    pub async fn keep_certified(self: Arc<Self>) {
+        enrol::keep_certified(self.identity.clone(), self.seat.clone()).await;
+    }
+
+    /// Where other hosts' connections are accepted.
+    pub fn listen_address(&self) -> Result<std::net::SocketAddr> {
+        self.config.listen_address()
     }
 
     fn lease(&self) -> Option<Lease> {

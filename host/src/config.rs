@@ -20,6 +20,8 @@ pub struct Config {
     pub platform: PlatformConfig,
     /// What listeners speak.
     pub tls: crate::tls::Config,
+    /// How this host meets others.
+    pub cluster: crate::cluster::Config,
     /// What each capability is backed by.
     pub capability: Configs,
     /// Servers that keep data for several hosts.

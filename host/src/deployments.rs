@@ -2,19 +2,26 @@
 //!
 //! **Invariant:** a swap that was acknowledged is what a restart starts, until the operator puts another file in the
 //! folder of components: the later word counts.
+//! **Invariant:** where several hosts form a platform, they know it before it is acknowledged.
 
 use crate::{
+    cluster::{Kind, Memory},
     name::ServiceName,
+    platform::{Change, Changed},
     sqlite::{Database, Error, Options},
 };
+use exprsn_backends::shared::Fact;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path};
+use wasmtime::{Result, error::Context as _};
 
 /// The file in the data directory.
 pub const DEPLOYMENTS_FILE: &str = "deployments.db";
 /// Entries of one service's history that are kept.
 pub const HISTORY_MAX: u32 = 200;
+/// How long an entry is told to hosts that join, in seconds.
+const HISTORY_S_MAX: i64 = 90 * 86_400;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS deployments (
@@ -31,6 +38,11 @@ CREATE TABLE IF NOT EXISTS deployments (
     took_ms INTEGER NOT NULL CHECK (took_ms >= 0)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS deployments_service ON deployments (service, id);
+
+CREATE TABLE IF NOT EXISTS targets (
+    service TEXT PRIMARY KEY,
+    target TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS current (
     service TEXT PRIMARY KEY,
@@ -71,7 +83,7 @@ impl Action {
 }
 
 /// An entry of a service's history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Deployment {
     pub action: String,
@@ -99,22 +111,114 @@ pub struct Current {
     pub configured: Option<String>,
 }
 
+/// What a service is to run as on every host that has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Of the change that led here.
+    pub id: String,
+    pub digest: String,
+    pub configured: Option<String>,
+    /// The version on trial, and its share in percent.
+    pub trial: Option<(String, u8)>,
+    pub restart: bool,
+    pub by: String,
+}
+
+impl Target {
+    /// Everything for one version.
+    pub fn live(digest: &str, configured: Option<String>, change: &Change) -> Self {
+        Self {
+            id: uuid::Uuid::now_v7().to_string(),
+            digest: digest.to_owned(),
+            configured,
+            trial: None,
+            restart: change.restart,
+            by: change.by.clone(),
+        }
+    }
+
+    /// A share for a version on trial.
+    pub fn trial(live: &str, trial: &str, percent: u8, change: &Change) -> Self {
+        Self {
+            trial: Some((trial.to_owned(), percent)),
+            ..Self::live(live, None, change)
+        }
+    }
+
+    /// What another host has written; none where the service was removed.
+    pub fn of(fact: &Fact) -> Result<Option<Self>> {
+        let parse = |value: &Vec<u8>| serde_json::from_slice(value).context("reading a deployment");
+        fact.value.as_ref().map(parse).transpose()
+    }
+}
+
+/// An entry as other hosts hear it.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    service: String,
+    entry: Deployment,
+}
+
+impl Deployment {
+    /// The entry of a change.
+    pub fn of(changed: &Changed, change: &Change, reason: Option<String>) -> Self {
+        Self {
+            action: changed.action.to_owned(),
+            outcome: changed.outcome.to_owned(),
+            version: changed.version.clone(),
+            digest: changed.digest.clone(),
+            former: changed.former.clone(),
+            reason,
+            by: change.by.clone(),
+            at: crate::clock::now_ms(),
+            took_ms: i64::try_from(changed.took_ms).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// The entry of a return to what ran before.
+    pub fn returned(digest: &str, change: &Change, reason: &str) -> Self {
+        Self {
+            action: Action::AutoRollback.as_str().to_owned(),
+            outcome: "live".to_owned(),
+            version: String::new(),
+            digest: digest.to_owned(),
+            former: None,
+            reason: Some(reason.to_owned()),
+            by: change.by.clone(),
+            at: crate::clock::now_ms(),
+            took_ms: 0,
+        }
+    }
+}
+
 /// The tables.
 #[derive(Clone, Debug)]
 pub struct Deployments {
     database: Database,
+    /// None where one host is alone.
+    memory: Option<Memory>,
 }
 
 impl Deployments {
     /// Opens or creates the file. Blocks for some disk accesses.
-    pub fn open(data: &Path) -> Result<Self, Error> {
+    pub fn open(data: &Path, memory: Option<Memory>) -> Result<Self, Error> {
         let options = Options {
             readers: 1,
             scanners: 1,
-            ..Options::with_schema(|connection| Ok(connection.execute_batch(SCHEMA)?))
+            ..Options::with_schema(|connection| {
+                connection.execute_batch(SCHEMA)?;
+                let text = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('deployments') WHERE name = 'told')";
+                if !connection.query_row(text, [], |row| row.get::<_, bool>(0))? {
+                    connection.execute_batch("ALTER TABLE deployments ADD COLUMN told TEXT")?;
+                }
+                connection.execute_batch(
+                    "CREATE UNIQUE INDEX IF NOT EXISTS deployments_told ON deployments (told)",
+                )?;
+                Ok(())
+            })
         };
         let database = Database::open(&data.join(DEPLOYMENTS_FILE), options)?;
-        Ok(Self { database })
+        Ok(Self { database, memory })
     }
 
     /// What services run as, but for those that run as configured.
@@ -135,28 +239,114 @@ impl Deployments {
             .await
     }
 
-    /// Adds to the history of a service; where `current` is given, that is what it runs as from now on.
+    /// Adds to the history of a service; where `target` is given, that is what it runs as from now on, on all hosts.
     pub async fn record(
         &self,
         service: &ServiceName,
         deployment: Deployment,
-        current: Option<Current>,
+        target: Option<Target>,
+    ) -> Result<()> {
+        let removed = deployment.outcome == "removed";
+        let told = uuid::Uuid::now_v7().to_string();
+        if let Some(memory) = &self.memory {
+            let entry = Told {
+                service: service.to_string(),
+                entry: deployment.clone(),
+            };
+            let mut history = Kind::History.change(&told, Some(&entry));
+            history.expires_at = Some(crate::clock::now_s() + HISTORY_S_MAX);
+            let mut changes = vec![history];
+            if target.is_some() || removed {
+                changes.push(Kind::Deployment.change(service.as_str(), target.as_ref()));
+            }
+            memory.tell_all(changes).await?;
+        }
+        self.keep_entry(service, told, deployment).await?;
+        if target.is_some() || removed {
+            self.keep(service, target.as_ref()).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_entry(
+        &self,
+        service: &ServiceName,
+        told: String,
+        entry: Deployment,
     ) -> Result<(), Error> {
         let service = service.to_string();
         self.database
+            .write_again(move |connection| insert(connection, &service, &told, &entry))
+            .await
+    }
+
+    /// Keeps what a service is to run as; with none it was removed.
+    pub async fn keep(&self, service: &ServiceName, target: Option<&Target>) -> Result<(), Error> {
+        let (service, target) = (service.to_string(), target.cloned());
+        self.database
             .write_again(move |connection| {
-                insert(connection, &service, &deployment)?;
-                if let Some(current) = &current {
-                    let text = "INSERT INTO current (service, digest, configured) VALUES (?1, ?2, ?3)
-                        ON CONFLICT (service) DO UPDATE SET digest = excluded.digest, configured = excluded.configured";
-                    connection.execute(text, params![service, current.digest, current.configured])?;
-                }
-                if deployment.outcome == "removed" {
+                let Some(target) = &target else {
                     connection.execute("DELETE FROM current WHERE service = ?1", [&service])?;
+                    connection.execute("DELETE FROM targets WHERE service = ?1", [&service])?;
+                    return Ok(());
+                };
+                let whole = serde_json::to_string(target).unwrap_or_default();
+                connection.execute(
+                    "INSERT OR REPLACE INTO targets (service, target) VALUES (?1, ?2)",
+                    params![service, whole],
+                )?;
+                // A trial changes nothing for a restart.
+                if target.trial.is_none() {
+                    let text = "INSERT OR REPLACE INTO current (service, digest, configured) VALUES (?1, ?2, ?3)";
+                    connection.execute(text, params![service, target.digest, target.configured])?;
                 }
                 Ok(())
             })
             .await
+    }
+
+    /// What a service is to run as, with a version on trial; none where it was never changed.
+    pub async fn target(&self, service: &ServiceName) -> Result<Option<Target>, Error> {
+        let service = service.to_string();
+        let found: Option<String> = self
+            .database
+            .read(move |connection| {
+                let text = "SELECT target FROM targets WHERE service = ?1";
+                Ok::<_, Error>(connection.query_row(text, [service], |row| row.get(0)).optional()?)
+            })
+            .await?;
+        Ok(found.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    /// Keeps what other hosts have changed while this one was not there.
+    pub async fn remember(&self, facts: &[Fact]) -> Result<()> {
+        for fact in facts {
+            match Kind::parse(&fact.kind) {
+                Some(Kind::History) => self.hear_history(fact).await?,
+                Some(Kind::Deployment) => {
+                    let service = ServiceName::parse(&fact.key)
+                        .map_err(|error| wasmtime::format_err!("{error}"))?;
+                    let (known, target) = (self.target(&service).await?, Target::of(fact)?);
+                    // What it has followed already it keeps as it was then, with the file of then.
+                    if known.map(|known| known.id) != target.as_ref().map(|target| target.id.clone()) {
+                        self.keep(&service, target.as_ref()).await?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps an entry of another host's.
+    pub async fn hear_history(&self, fact: &Fact) -> Result<()> {
+        let Some(value) = &fact.value else {
+            return Ok(());
+        };
+        let told: Told = serde_json::from_slice(value).context("reading a service's history")?;
+        let service = ServiceName::parse(&told.service)
+            .map_err(|error| wasmtime::format_err!("{error}"))?;
+        Ok(self.keep_entry(&service, fact.key.clone(), told.entry).await?)
     }
 
     /// The history of a service, newest first.
@@ -214,9 +404,16 @@ fn deployment(row: &Row<'_>) -> rusqlite::Result<Deployment> {
     })
 }
 
-fn insert(connection: &Connection, service: &str, entry: &Deployment) -> Result<(), Error> {
+fn insert(
+    connection: &Connection,
+    service: &str,
+    told: &str,
+    entry: &Deployment,
+) -> Result<(), Error> {
+    // What this host has told comes back to it.
     let text = format!(
-        "INSERT INTO deployments (service, {COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+        "INSERT INTO deployments (service, {COLUMNS}, told) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+            ON CONFLICT (told) DO NOTHING"
     );
     connection.execute(
         &text,
@@ -230,7 +427,8 @@ fn insert(connection: &Connection, service: &str, entry: &Deployment) -> Result<
             entry.reason,
             entry.by,
             entry.at,
-            entry.took_ms
+            entry.took_ms,
+            told
         ],
     )?;
     let surplus = "DELETE FROM deployments WHERE service = ?1 AND id NOT IN (
@@ -257,18 +455,20 @@ mod tests {
         }
     }
 
-    fn running(digest: &str) -> Option<Current> {
-        Some(Current {
-            digest: digest.to_owned(),
-            configured: None,
-        })
+    fn running(digest: &str) -> Option<Target> {
+        let change = Change {
+            by: "operator:local".to_owned(),
+            percent: None,
+            restart: false,
+        };
+        Some(Target::live(digest, None, &change))
     }
 
     #[tokio::test]
     async fn history_survives_and_says_what_ran_before() {
         let folder = tempfile::tempdir().unwrap();
         let name = ServiceName::parse("exprsn-a").unwrap();
-        let deployments = Deployments::open(folder.path()).unwrap();
+        let deployments = Deployments::open(folder.path(), None).unwrap();
         for (digest, former) in [("a", None), ("b", Some("a"))] {
             let entry = Deployment {
                 former: former.map(str::to_owned),
@@ -280,7 +480,7 @@ mod tests {
         let failed = deployments.record(&name, entry("c", "failed"), None);
         failed.await.unwrap();
         deployments.close().await;
-        let deployments = Deployments::open(folder.path()).unwrap();
+        let deployments = Deployments::open(folder.path(), None).unwrap();
         let current = deployments.current().await.unwrap();
         assert_eq!(current["exprsn-a"].digest, "b");
         let before = deployments.before(&name, "b").await.unwrap();
@@ -300,7 +500,7 @@ mod tests {
     async fn history_is_bounded() {
         let folder = tempfile::tempdir().unwrap();
         let name = ServiceName::parse("exprsn-a").unwrap();
-        let deployments = Deployments::open(folder.path()).unwrap();
+        let deployments = Deployments::open(folder.path(), None).unwrap();
         for _ in 0..HISTORY_MAX + 5 {
             deployments
                 .record(&name, entry("a", "live"), None)

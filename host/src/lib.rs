@@ -7,6 +7,7 @@ pub mod approval;
 pub mod ca;
 pub mod capability;
 pub mod cli;
+pub mod cluster;
 pub mod component;
 pub mod config;
 pub mod cores;

@@ -348,7 +348,8 @@ async fn identify(
     }
 }
 
-fn bearer(value: &str) -> Option<&str> {
+/// The token of a bearer's `Authorization`.
+pub fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

@@ -1,10 +1,13 @@
-//! The mesh: from an outgoing request of a service to another service, here without a socket, or to the world outside.
+//! The mesh: from an outgoing request of a service to another service, here without a socket or on another host, or to
+//! the world outside.
 //!
 //! **Invariant:** nothing leaves a service but through [`Mesh::call`], which asks the service's grants first.
 
 mod egress;
+mod elsewhere;
 
 use crate::{
+    cluster::Cluster,
     invocation::{Invocation, Permission, Permissions, Principal, Trigger},
     listener::{self, Arrival, Authority},
     name::ServiceName,
@@ -55,6 +58,8 @@ pub fn current_core() -> usize {
 pub struct Mesh {
     pub registry: Arc<Registry>,
     pub authority: Arc<crate::ca::Authority>,
+    /// The other hosts; none where this one is alone.
+    pub cluster: Option<Arc<Cluster>>,
     hops_max: usize,
     call_max: Duration,
 }
@@ -72,6 +77,8 @@ pub enum ActAs {
 /// Where an outgoing request leads.
 enum Target {
     Service(Arc<Service>),
+    /// A service that is not live here, and is on another host.
+    Elsewhere(ServiceName),
     Outside,
 }
 
@@ -80,14 +87,21 @@ impl Mesh {
     pub fn new(
         registry: Arc<Registry>,
         authority: Arc<crate::ca::Authority>,
+        cluster: Option<Arc<Cluster>>,
         config: &crate::config::PlatformConfig,
     ) -> Arc<Self> {
         Arc::new(Self {
             registry,
             authority,
+            cluster,
             hops_max: config.hops_max,
             call_max: Duration::from_millis(config.call_ms_max),
         })
+    }
+
+    /// Whether this host has not heard from the others for too long. Where it is alone: one load.
+    pub fn is_cut_off(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.is_deaf())
     }
 
     /// Sends `request` of the service `from`, made while it handled `cause`.
@@ -105,7 +119,13 @@ impl Mesh {
         let options = options.unwrap_or_default();
         match self.target(&destination) {
             Target::Service(service) => {
-                self.call_service(&from, &cause, service, request, options.first_byte_timeout)
+                let to = (service.name.clone(), Some(service));
+                self.call_service(&from, &cause, to, request, options.first_byte_timeout)
+                    .await
+            }
+            Target::Elsewhere(name) => {
+                let to = (name, None);
+                self.call_service(&from, &cause, to, request, options.first_byte_timeout)
                     .await
             }
             Target::Outside => call_outside(&from, &cause, destination, request, options).await,
@@ -121,14 +141,43 @@ impl Mesh {
             Host::Address(address) if LOOPBACK.contains(address) => on_port(),
             Host::Address(_) => None,
         };
-        found.map_or(Target::Outside, Target::Service)
+        match found {
+            Some(service) => self.best(service),
+            None => self
+                .elsewhere(destination)
+                .map_or(Target::Outside, Target::Elsewhere),
+        }
+    }
+
+    /// This host's own service where it is live: nothing is nearer. Else another host's.
+    fn best(&self, service: Arc<Service>) -> Target {
+        let here = service.live().is_some();
+        match &self.cluster {
+            Some(cluster) if !here && cluster.directory().has(&service.name) => {
+                Target::Elsewhere(service.name.clone())
+            }
+            _ => Target::Service(service),
+        }
+    }
+
+    /// A service that runs on other hosts only.
+    fn elsewhere(&self, destination: &Destination) -> Option<ServiceName> {
+        let directory = self.cluster.as_ref()?.directory();
+        match &destination.host {
+            Host::Name(name) if &**name == "localhost" => directory.by_port(destination.port),
+            Host::Name(name) => directory.find(name),
+            Host::Address(address) if LOOPBACK.contains(address) => {
+                directory.by_port(destination.port)
+            }
+            Host::Address(_) => None,
+        }
     }
 
     async fn call_service(
         &self,
         from: &ServiceContext,
         cause: &Invocation,
-        to: Arc<Service>,
+        (to, here): (ServiceName, Option<Arc<Service>>),
         request: Request,
         within: Option<Duration>,
     ) -> Result<Response, HttpError> {
@@ -137,19 +186,19 @@ impl Mesh {
             .lent
             .http
             .as_ref()
-            .and_then(|http| http.call_grant(&to.name, method, request.uri().path()));
+            .and_then(|http| http.call_grant(&to, method, request.uri().path()));
         let Some(grant) = grant else {
-            tracing::warn!(service = %from.name, target = %to.name, method, path = request.uri().path(),
+            tracing::warn!(service = %from.name, target = %to, method, path = request.uri().path(),
                 "call denied: not in [grants.http] call");
             return Err(HttpError::HttpRequestDenied);
         };
-        in_force(from, "call", || to.name.as_str().into())?;
-        if let Some(problem) = self.refuse_hop(cause, &to.name) {
+        in_force(from, "call", || to.as_str().into())?;
+        if let Some(problem) = self.refuse_hop(cause, &to) {
             return Ok(problem.into_response());
         }
         // Held until the answer's head is there; what follows is the callee's invocation, bounded by its own limits.
         let Ok(_call) = from.allowance.calls.clone().try_acquire_owned() else {
-            tracing::warn!(service = %from.name, target = %to.name, "call refused: calls_max are under way");
+            tracing::warn!(service = %from.name, target = %to, "call refused: calls_max are under way");
             return Err(HttpError::ConnectionLimitReached);
         };
         let patience = match grant.act_as {
@@ -158,14 +207,24 @@ impl Mesh {
         };
         let patience = within.map_or(patience, |within| patience.min(Instant::now() + within));
         let arrival = arrival(from, cause, grant.act_as, grant.permissions, patience);
-        match tokio::time::timeout_at(
-            patience.into(),
-            listener::enter(self, &to, request, arrival),
-        )
-        .await
-        {
-            Ok(response) => Ok(response),
-            Err(_) => Err(HttpError::HttpResponseTimeout),
+        let answered = self.pass(&to, here, request, arrival);
+        tokio::time::timeout_at(patience.into(), answered)
+            .await
+            .unwrap_or(Err(HttpError::HttpResponseTimeout))
+    }
+
+    /// Hands a call to the service here, or to another host.
+    async fn pass(
+        &self,
+        to: &ServiceName,
+        here: Option<Arc<Service>>,
+        request: Request,
+        arrival: Arrival,
+    ) -> Result<Response, HttpError> {
+        match (here, &self.cluster) {
+            (Some(service), _) => Ok(listener::enter(self, &service, request, arrival).await),
+            (None, Some(cluster)) => elsewhere::call(cluster, to, request, &arrival).await,
+            (None, None) => Err(HttpError::DestinationNotFound),
         }
     }
 

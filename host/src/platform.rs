@@ -4,16 +4,19 @@ mod load;
 mod restore;
 mod serve;
 mod swap;
+mod together;
 mod watch;
 
 use crate::{
     ca::{self, Authority},
+    cluster::{self, Cluster, Refused},
     capability::{Boot, Capabilities, queue},
     clock,
     component::ComponentFile,
     config::Config,
     cores::Cores,
     deployments::Deployments,
+    listener,
     manifest::Manifest,
     mesh::{Egress, Mesh, Resolver},
     name::ServiceName,
@@ -30,7 +33,11 @@ use std::{
     sync::{Arc, OnceLock, Weak},
     time::{Duration, Instant},
 };
-use tokio::{signal::unix, sync::oneshot, task::JoinSet};
+use tokio::{
+    signal::unix,
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
 use wasmtime::{Result, bail, error::Context as _, format_err};
 
 pub use load::Loader;
@@ -56,6 +63,8 @@ pub struct Options {
     pub services: Option<Vec<String>>,
     /// The names come from `AUTO_START_SERVICES`, which may name services that are not installed.
     pub services_from_env: bool,
+    /// An invitation of another host.
+    pub join: Option<String>,
     /// Stop when stdin closes, which it does when whoever started this process ends.
     pub stop_with_stdin: bool,
 }
@@ -221,6 +230,14 @@ pub struct Platform {
     loader: Arc<Loader>,
     cores: Arc<Cores>,
     tls: Option<Arc<Tls>>,
+    control: Arc<Control>,
+    started_at_ms: i64,
+    /// What this host was to run as others do, and could not.
+    refused: std::sync::Mutex<BTreeMap<ServiceName, Refused>>,
+    /// Ends the listener for other hosts.
+    closing: tokio::sync::watch::Sender<bool>,
+    /// What accepts other hosts.
+    hosts: std::sync::Mutex<JoinSet<()>>,
     attended: std::sync::Mutex<BTreeMap<ServiceName, serve::Attended>>,
 }
 
@@ -234,13 +251,22 @@ impl Platform {
     ) -> Result<Arc<Self>> {
         let files = load::read_all(&config, &options.components).await?;
         let configured = paths(&files);
+        let opening = cluster::Opening::open(&config, &options.data, options.join.as_deref());
+        let opening = opening.await?;
         let configs = std::mem::take(&mut config.capability);
-        let (authority, tls) = certified(&config, options, &configs.ca)?;
+        let shared = opening.as_ref().map(|opening| opening.memory().clone());
+        let deployments = Deployments::open(&options.data, shared)?;
+        if let Some(opening) = &opening {
+            deployments.remember(opening.facts()).await?;
+        }
+        let (authority, met) = certified(&config, options, &configs.ca, opening).await?;
+        let (cluster, hearing) = met.unzip();
+        let tls = shown(&config, &authority).await?;
         let library = authority.library().clone();
-        let deployments = Deployments::open(&options.data)?;
         let memory = restore::Memory {
             deployments: &deployments,
             library: &library,
+            cluster: cluster.as_ref(),
             authority: &authority,
         };
         let planned = placed(
@@ -267,11 +293,17 @@ impl Platform {
             broker: broker.clone(),
             registry: registry.clone(),
             library,
+            cluster: cluster.clone(),
             control: Arc::default(),
         };
         let control = boot.control.clone();
         let capabilities = Capabilities::connect(&boot, configs).await?;
-        let mesh = Mesh::new(registry.clone(), authority.clone(), &config.platform);
+        let mesh = Mesh::new(
+            registry.clone(),
+            authority.clone(),
+            cluster.clone(),
+            &config.platform,
+        );
         let files: Vec<&ComponentFile> = planned.iter().map(|(one, _)| &one.file).collect();
         let reach = (capabilities, mesh.clone());
         let loader = Loader::new(&config, options, boot, reach, cores.clone(), &files)?;
@@ -286,6 +318,11 @@ impl Platform {
             loader: Arc::new(loader),
             cores,
             tls: tls.clone(),
+            control: control.clone(),
+            started_at_ms: clock::now_ms(),
+            refused: std::sync::Mutex::default(),
+            closing: tokio::sync::watch::Sender::new(false),
+            hosts: std::sync::Mutex::default(),
             attended: std::sync::Mutex::default(),
         });
         let _ = control.0.set(Arc::downgrade(&platform));
@@ -293,9 +330,51 @@ impl Platform {
         if let Some(tls) = tls {
             tokio::spawn(tls.keep());
         }
+        let hosts = platform.meet_others(cluster, hearing).await?;
         platform.start_all(planned).await?;
         platform.keep_files();
+        *platform.hosts() = hosts;
         Ok(platform)
+    }
+
+    /// Lets other hosts come, and goes on hearing from them, from before the first service starts.
+    async fn meet_others(
+        self: &Arc<Self>,
+        cluster: Option<Arc<Cluster>>,
+        hearing: Option<mpsc::UnboundedReceiver<exprsn_backends::shared::Fact>>,
+    ) -> Result<JoinSet<()>> {
+        let mut accepting = JoinSet::new();
+        let (Some(cluster), Some(hearing)) = (cluster, hearing) else {
+            return Ok(accepting);
+        };
+        let described = Arc::downgrade(self);
+        cluster.describe_with(move || {
+            described.upgrade().map_or_else(Default::default, |platform| platform.state())
+        });
+        let address = cluster.listen_address()?;
+        for core in 0..self.cores.count() {
+            let opened = self.cores.spawn_on(core, async move { listener::open(address) });
+            let opened = opened.await.context("opening a listener panicked")?;
+            let opened = opened.context("[cluster] listen")?;
+            let accept = cluster::accept(
+                opened,
+                cluster.clone(),
+                self.mesh.clone(),
+                self.closing.subscribe(),
+            );
+            let running = self.cores.spawn_on(core, accept);
+            accepting.spawn(async move { drop(running.await) });
+        }
+        cluster.beat().await;
+        tokio::spawn(cluster.clone().keep());
+        tokio::spawn(cluster.clone().listen_to_silence());
+        tokio::spawn(cluster.keep_certified());
+        tokio::spawn(Self::hear(Arc::downgrade(self), hearing));
+        Ok(accepting)
+    }
+
+    fn hosts(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+        self.hosts.lock().expect("no holder of this lock panics")
     }
 
     /// Puts the configured files into the library, beside what is served.
@@ -406,6 +485,9 @@ impl Platform {
     /// Finishes what is under way, within `drain_ms_max`; then closes what is durable.
     async fn drain(&self) {
         let deadline = self.drain_deadline();
+        if let Some(cluster) = self.others() {
+            cluster.begin_drain().await;
+        }
         for service in self.registry.all() {
             service.set_state(State::Draining, None);
         }
@@ -415,22 +497,62 @@ impl Platform {
         for service in self.registry.all() {
             service.withdraw(State::Stopped, None, Instant::now());
         }
+        if let Some(cluster) = self.others() {
+            cluster.leave().await;
+            self.closing.send_replace(true);
+            let mut hosts = std::mem::take(&mut *self.hosts());
+            let closed = async { while hosts.join_next().await.is_some() {} };
+            let _ = tokio::time::timeout_at(deadline.into(), closed).await;
+        }
         self.loader.close().await;
         self.broker.close().await;
     }
 }
 
-/// The certificate authority with the operator's answers, and what listeners show.
-fn certified(
+type Met = Option<(
+    Arc<Cluster>,
+    mpsc::UnboundedReceiver<exprsn_backends::shared::Fact>,
+)>;
+
+/// The certificate authority with the operator's answers, and the other hosts where there are any.
+async fn certified(
     config: &Config,
     options: &Options,
     settings: &ca::Options,
-) -> Result<(Arc<Authority>, Option<Arc<Tls>>)> {
-    let authority = Authority::open_with(&options.data, &config.platform.trust_domain, settings)?;
+    opening: Option<cluster::Opening>,
+) -> Result<(Arc<Authority>, Met)> {
+    let together = opening.as_ref().map(cluster::Opening::together);
+    let (data, domain) = (options.data.clone(), config.platform.trust_domain.clone());
+    let settings = settings.clone();
+    let open = move || {
+        Authority::open_together(&data, &domain, &settings, together.unwrap_or_default())
+    };
+    let authority = tokio::task::spawn_blocking(open)
+        .await
+        .context("opening the authority panicked")??;
+    wasmtime::ensure!(
+        authority.issues() || !config.service.keys().any(|name| name.as_str() == ca::CA_SERVICE),
+        "{} runs on the host that holds the certificate authority's keys, and this one joined others: leave it out with \
+         `--services` or `enabled = false`",
+        ca::CA_SERVICE
+    );
     authority.answer_with(&config.service);
     authority.write_operator_token(clock::now_s())?;
-    let tls = Tls::open(&config.tls, &authority, config.platform.listen)?;
-    Ok((authority, tls))
+    let met = match opening {
+        Some(opening) => Some(opening.join(&authority).await?),
+        None => None,
+    };
+    Ok((authority, met))
+}
+
+/// What listeners show; none where they speak in the clear.
+async fn shown(config: &Config, authority: &Arc<Authority>) -> Result<Option<Arc<Tls>>> {
+    let (tls, authority) = (config.tls.clone(), authority.clone());
+    let listen = config.platform.listen;
+    // Where another host signs, it is asked and waited for.
+    tokio::task::spawn_blocking(move || Tls::open(&tls, &authority, listen))
+        .await
+        .context("opening [tls] panicked")?
 }
 
 /// Where each configured component lies, and its digest.

@@ -99,7 +99,7 @@ impl Authority {
             let service = candidate.service.clone();
             let admission = Admission {
                 live,
-                ..issuer.admit(candidate).await?
+                ..issuer.clone().admit(candidate).await?
             };
             let pem = &admission.certificate.pem;
             let certificate = self.verify_at(&service, &admission.digest, pem, now_s)?;

@@ -156,6 +156,20 @@ impl Ledger {
         Ok((ledger, remembered))
     }
 
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&Connection) -> Result<T, sqlite::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        Ok(self.database.write_again(work).await?)
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, sqlite::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        Ok(self.database.read(work).await?)
+    }
+
     /// Whether other hosts remember the same.
     pub fn is_shared(&self) -> bool {
         self.memory.is_some()
@@ -173,15 +187,13 @@ impl Ledger {
 
     async fn keep_revoked_token(&self, id: &str, expires_at: i64) -> Result<(), Error> {
         let id = id.to_owned();
-        Ok(self
-            .database
-            .write_again(move |connection| {
+        self.write(move |connection| {
                 let text = "INSERT INTO revoked_tokens (id, expires_at) VALUES (?1, ?2)
                     ON CONFLICT (id) DO UPDATE SET expires_at = max(expires_at, excluded.expires_at)";
                 connection.prepare_cached(text)?.execute(params![id, expires_at])?;
                 Ok(())
             })
-            .await?)
+            .await
     }
 
     /// Counts a use of a token, if it has one left; returns how many are left after it, or none if there was none.
@@ -195,29 +207,25 @@ impl Ledger {
             return Ok(memory.shared().count_use(id, uses_max, expires_at).await?);
         }
         let id = id.to_owned();
-        Ok(self
-            .database
-            .write_again(move |connection| {
+        self.write(move |connection| {
                 let text = "INSERT INTO token_uses (id, uses, uses_max, expires_at) VALUES (?1, 1, ?2, ?3)
                     ON CONFLICT (id) DO UPDATE SET uses = uses + 1 WHERE uses < uses_max RETURNING uses_max - uses";
                 Ok(connection.prepare_cached(text)?.query_row(params![id, uses_max, expires_at], |row| row.get(0)).optional()?)
             })
-            .await?)
+            .await
     }
 
     /// What the service was last admitted as.
     pub async fn live(&self, service: &str) -> Result<Option<Admission>, Error> {
         let service = service.to_owned();
-        Ok(self
-            .database
-            .read(move |connection| {
+        self.read(move |connection| {
                 let text =
                     format!("SELECT {COLUMNS} FROM admissions WHERE service = ?1 AND live = 1");
                 Ok(connection
                     .query_row(&text, [service], admission)
                     .optional()?)
             })
-            .await?)
+            .await
     }
 
     /// The newest admission of a service: of the component with this digest, or of any.
@@ -227,9 +235,7 @@ impl Ledger {
         digest: Option<&str>,
     ) -> Result<Option<Admission>, Error> {
         let (service, digest) = (service.to_owned(), digest.map(str::to_owned));
-        Ok(self
-            .database
-            .read(move |connection| {
+        self.read(move |connection| {
                 let text = format!(
                     "SELECT {COLUMNS} FROM admissions WHERE service = ?1 AND (?2 IS NULL OR digest = ?2)
                      ORDER BY admitted_at DESC LIMIT 1"
@@ -238,7 +244,7 @@ impl Ledger {
                     .query_row(&text, params![service, digest], admission)
                     .optional()?)
             })
-            .await?)
+            .await
     }
 
     /// Replaces what is withheld from a service.
@@ -263,9 +269,7 @@ impl Ledger {
         now_s: i64,
     ) -> Result<(), Error> {
         let service = service.to_owned();
-        Ok(self
-            .database
-            .write_again(move |connection| {
+        self.write(move |connection| {
                 connection.execute("DELETE FROM withheld_grants WHERE service = ?1", [&service])?;
                 let text = "INSERT INTO withheld_grants (service, grant, at, by, reason) VALUES (?1, ?2, ?3, ?4, ?5)
                     ON CONFLICT DO NOTHING";
@@ -275,14 +279,12 @@ impl Ledger {
                 }
                 Ok(())
             })
-            .await?)
+            .await
     }
 
     /// Every grant that is withheld, by service.
     pub async fn withheld(&self) -> Result<Vec<(String, Withholding)>, Error> {
-        Ok(self
-            .database
-            .read(|connection| {
+        self.read(|connection| {
                 let text = "SELECT service, grant, by, reason FROM withheld_grants ORDER BY service, grant";
                 let mut statement = connection.prepare(text)?;
                 let rows = statement.query_map([], |row| {
@@ -295,7 +297,7 @@ impl Ledger {
                 })?;
                 Ok(rows.collect::<Result<_, _>>()?)
             })
-            .await?)
+            .await
     }
 
     /// Remembers an admission, as the service's live one where it says so.
@@ -310,35 +312,29 @@ impl Ledger {
     }
 
     async fn keep_admission(&self, admission: Admission, now_s: i64) -> Result<(), Error> {
-        Ok(self
-            .database
-            .write_again(move |connection| insert(connection, &admission, now_s))
-            .await?)
+        self.write(move |connection| insert(connection, &admission, now_s))
+            .await
     }
 
     /// All admissions, newest first.
     pub async fn admissions(&self) -> Result<Vec<Admission>, Error> {
-        Ok(self
-            .database
-            .read(|connection| {
+        self.read(|connection| {
                 let text = format!("SELECT {COLUMNS} FROM admissions ORDER BY admitted_at DESC, serial LIMIT {ADMISSIONS_MAX}");
                 let mut statement = connection.prepare(&text)?;
                 Ok(statement.query_map([], admission)?.collect::<Result<_, _>>()?)
             })
-            .await?)
+            .await
     }
 
     /// Whether a certificate of these bytes of this service was revoked.
     pub async fn was_revoked(&self, service: &str, digest: &str) -> Result<bool, Error> {
         let (service, digest) = (service.to_owned(), digest.to_owned());
-        Ok(self
-            .database
-            .read(move |connection| {
+        self.read(move |connection| {
                 let text = "SELECT EXISTS (SELECT 1 FROM admissions JOIN revoked_certificates USING (serial)
                     WHERE service = ?1 AND digest = ?2)";
                 Ok(connection.query_row(text, [service, digest], |row| row.get(0))?)
             })
-            .await?)
+            .await
     }
 
     /// Adopts a revocation list; false if its number does not exceed the last one's, and nothing changes.
@@ -354,9 +350,7 @@ impl Ledger {
             memory.tell_all(revoked.iter().map(change).collect()).await?;
         }
         let number = i64::try_from(number).unwrap_or(i64::MAX);
-        Ok(self
-            .database
-            .write_again(move |connection| {
+        self.write(move |connection| {
                 let text = "INSERT INTO revocation_list (only, number) VALUES (1, ?1)
                     ON CONFLICT (only) DO UPDATE SET number = excluded.number WHERE excluded.number > number";
                 if connection.execute(text, [number])? == 0 {
@@ -368,20 +362,17 @@ impl Ledger {
                 }
                 Ok(true)
             })
-            .await?)
+            .await
     }
 
     async fn keep_revoked_certificate(&self, serial: &str, at: i64) -> Result<(), Error> {
         let serial = serial.to_owned();
-        Ok(self
-            .database
-            .write_again(move |connection| {
-                let text = "INSERT INTO revoked_certificates (serial, at) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-                connection.execute(text, params![serial, at])?;
-                Ok(())
-            })
-            .await?;
-        Ok(())
+        let kept = self.write(move |connection| {
+            let text = "INSERT INTO revoked_certificates (serial, at) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+            connection.execute(text, params![serial, at])?;
+            Ok(())
+        });
+        kept.await
     }
 
     /// Keeps what another host has written.
@@ -408,7 +399,6 @@ impl Ledger {
     /// Everything that other hosts should know, for a shared memory that is empty.
     pub async fn everything(&self) -> Result<Vec<shared::Change>, Error> {
         let (tokens, certificates) = self
-            .database
             .read(|connection| {
                 let pairs = |text: &str| -> Result<Vec<(String, i64)>, sqlite::Error> {
                     let mut statement = connection.prepare(text)?;
@@ -457,14 +447,13 @@ impl Ledger {
         now_s: i64,
     ) -> Result<String, Error> {
         let (service, digest) = (service.to_owned(), digest.to_owned());
-        self.database
-            .write_again(move |connection| {
+        self.write(move |connection| {
                 let text = "INSERT INTO pins (service, digest, at) VALUES (?1, ?2, ?3)
                     ON CONFLICT (service) DO UPDATE SET digest = excluded.digest, at = excluded.at WHERE ?4";
                 connection.execute(text, params![service, digest, now_s, replace])?;
                 Ok(connection.query_row("SELECT digest FROM pins WHERE service = ?1", [&service], |row| row.get(0))?)
             })
-            .await?)
+            .await
     }
 }
 

@@ -230,6 +230,20 @@ impl Pki {
         Ok((certificate, key.serialize_der()))
     }
 
+    /// The same for a key that has never left another host.
+    pub fn issue_listener_for(
+        &self,
+        names: &[String],
+        days: i64,
+        csr: &str,
+        now_s: i64,
+    ) -> Result<Certificate> {
+        let asked = CertificateSigningRequestParams::from_pem(csr)
+            .context("the certificate signing request cannot be read")?;
+        let params = listener_params(&self.trust_domain, names, days, now_s)?;
+        describe(&params.signed_by(&asked.public_key, self.issuer()?)?.pem())
+    }
+
     /// Signs a certificate revocation list; returns it as PEM.
     pub fn sign_crl(
         &self,

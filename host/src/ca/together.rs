@@ -22,7 +22,7 @@ use wasmtime::{Result, error::Context as _, format_err};
 /// The host that holds the certificate authority's keys, as another one asks it.
 pub trait Issuer: fmt::Debug + Send + Sync {
     /// Has a component admitted.
-    fn admit(&self, candidate: Candidate) -> BoxFuture<'static, Result<Admission>>;
+    fn admit(self: Arc<Self>, candidate: Candidate) -> BoxFuture<'static, Result<Admission>>;
 
     /// Has a certificate of listeners signed; the second is its key, PKCS#8. Blocks; never on a runtime's thread.
     fn listener(&self, names: &[String], days: i64) -> Result<(Certificate, Vec<u8>)>;
@@ -80,6 +80,17 @@ impl Authority {
     /// Signs the certificate of a host.
     pub fn issue_host(&self, request: HostRequest<'_>, now_s: i64) -> Result<Certificate> {
         self.pki.issue_host(request, now_s)
+    }
+
+    /// Signs a certificate of another host's listeners, whose key has never left it.
+    pub fn issue_listener_for(
+        &self,
+        names: &[String],
+        days: i64,
+        csr: &str,
+        now_s: i64,
+    ) -> Result<Certificate> {
+        self.pki.issue_listener_for(names, days, csr, now_s)
     }
 
     /// Keeps and puts in force what another host has written. What is not the authority's is passed over.

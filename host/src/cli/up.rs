@@ -46,6 +46,10 @@ pub struct UpArgs {
     /// are configured.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     services: Option<Vec<String>>,
+    /// An invitation that `exprsn host invite` printed on a platform's first host: this host becomes one of that platform.
+    /// Needed at the first start only.
+    #[arg(long, value_name = "TOKEN", env = "EXPRSN_JOIN", hide_env_values = true)]
+    join: Option<String>,
     /// Stops when stdin closes, which it does when whoever started this process ends.
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -66,6 +70,7 @@ impl UpArgs {
             cache: self.cache,
             services: self.services.or(from_env),
             services_from_env,
+            join: self.join.filter(|token| !token.is_empty()),
             stop_with_stdin: self.stop_with_stdin,
         })?;
         Ok(())

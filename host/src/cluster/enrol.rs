@@ -5,10 +5,9 @@
 //! believes nobody whose certificate does not lead to that root.
 
 use super::{
-    Config, Directory, Peer,
-    config::is_host_name,
+    Config, Peer,
     identity::{self, CERTIFICATE_FILE, Identity, SEAL_FILE},
-    routes::{self, Answer},
+    routes,
 };
 use crate::{
     ca::{
@@ -19,7 +18,7 @@ use crate::{
     component::hex,
     telemetry::chain,
 };
-use aws_lc_rs::digest::{SHA256, digest};
+use ::aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use bytes::Bytes;
 use futures::future::BoxFuture;

@@ -5,7 +5,11 @@
 
 use super::{Config, config::is_host_name, memory::SEAL_KEY_BYTES};
 use crate::{
-    ca::{Authority, HostCertificate, pki::HostRequest, secret_file},
+    ca::{
+        Authority, HostCertificate,
+        pki::{Certificate, HostRequest},
+        secret_file,
+    },
     clock,
 };
 use arc_swap::ArcSwap;
@@ -118,6 +122,16 @@ impl Identity {
         self.current.load_full()
     }
 
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    /// What secrets in the shared memory are sealed with. Reads a file.
+    pub fn seal(&self) -> Result<Vec<u8>> {
+        let path = self.folder.join(SEAL_FILE);
+        fs::read(&path).with_context(|| format!("cannot read `{}`", path.display()))
+    }
+
     /// Whether another certificate is needed soon.
     pub fn is_due(&self, now_s: i64) -> bool {
         now_s >= self.current.load().not_after - self.days * DAY_S / 3
@@ -170,8 +184,14 @@ fn self_certify(folder: &Path, authority: &Authority, name: &str, days: i64) -> 
         days,
     };
     let issued = authority.issue_host(asked, clock::now_s())?;
-    let chain = [issued.pem.as_str(), authority.intermediate().pem.as_str()].concat();
+    let chain = chain_of(&issued, authority);
     crate::ca::replace_file(&folder.join(CERTIFICATE_FILE), chain.as_bytes())
+}
+
+/// A host's certificate with those of its issuers, the root included: who enrols knows its fingerprint alone.
+pub fn chain_of(leaf: &Certificate, authority: &Authority) -> String {
+    let (intermediate, root) = (authority.intermediate(), authority.root());
+    [leaf, intermediate, root].map(|one| one.pem.as_str()).concat()
 }
 
 fn load(folder: &Path) -> Result<Ends> {

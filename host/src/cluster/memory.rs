@@ -35,10 +35,12 @@ pub enum Kind {
     History,
     /// \[path under `<data>/ca`\]: a key that services or tokens are signed with.
     Secret,
+    /// \[host\]: serial numbers of the certificates that were signed for it.
+    Host,
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Platform,
         Self::RevokedToken,
         Self::RevokedCertificate,
@@ -47,6 +49,7 @@ impl Kind {
         Self::Deployment,
         Self::History,
         Self::Secret,
+        Self::Host,
     ];
 
     /// The name in the table.
@@ -60,6 +63,7 @@ impl Kind {
             Self::Deployment => "deployment",
             Self::History => "history",
             Self::Secret => "secret",
+            Self::Host => "host",
         }
     }
 

@@ -25,6 +25,8 @@ pub const ANSWER_BYTES_MAX: usize = 4 << 20;
 const INVITATION_S_MAX: i64 = 366 * 86_400;
 /// Most uses of an invitation.
 const INVITATION_USES_MAX: i32 = 100_000;
+/// Serial numbers kept of one host's certificates: those of a year and more.
+const SERIALS_MAX: usize = 64;
 const SECRET_BYTES: usize = 32;
 
 /// Who asks.
@@ -101,7 +103,7 @@ impl Cluster {
     ) -> Answer {
         match (method, path) {
             (&Method::POST, "/enrol") => self.enrol(parsed(body)?).await,
-            (&Method::POST, "/renew") => self.renew(host(asker)?, &parsed(body)?),
+            (&Method::POST, "/renew") => self.renew(host(asker)?, &parsed(body)?).await,
             (&Method::POST, "/admit") => self.admit(host(asker)?, parsed(body)?).await,
             (&Method::POST, "/listener") => {
                 host(asker)?;
@@ -170,7 +172,7 @@ impl Cluster {
             true => "*".to_owned(),
             false => invitation.services.join(","),
         };
-        let chain = self.certify(&asked.host, &services, &asked.csr)?;
+        let chain = self.certify(&asked.host, &services, &asked.csr).await?;
         tracing::info!(host = asked.host, services, "a host was enrolled");
         let enrolled = Enrolled {
             chain,
@@ -181,14 +183,14 @@ impl Cluster {
         Ok(json!(enrolled))
     }
 
-    fn renew(&self, host: &HostCertificate, asked: &Renew) -> Answer {
+    async fn renew(&self, host: &HostCertificate, asked: &Renew) -> Answer {
         let services = host.services.as_ref().map_or_else(|| "*".to_owned(), |all| all.join(","));
-        let chain = self.certify(&host.host, &services, &asked.csr)?;
+        let chain = self.certify(&host.host, &services, &asked.csr).await?;
         Ok(json!(Renewed { chain }))
     }
 
     /// A host's certificate with those of its issuers.
-    fn certify(&self, host: &str, services: &str, csr: &str) -> Result<String, Problem> {
+    async fn certify(&self, host: &str, services: &str, csr: &str) -> Result<String, Problem> {
         if !self.authority.issues() {
             return Err(not_the_seat());
         }
@@ -200,7 +202,23 @@ impl Cluster {
         };
         let issued = self.authority.issue_host(asked, clock::now_s());
         let issued = issued.map_err(|error| bad(chain(&error)))?;
+        // On record before it is handed out, so that it can be revoked.
+        let mut serials = self.serials(host).await?;
+        serials.push(issued.serial.clone());
+        let surplus = serials.len().saturating_sub(SERIALS_MAX);
+        serials.drain(..surplus);
+        let noted = self.memory.tell(Kind::Host.change(host, Some(&serials))).await;
+        noted.map_err(|error| unavailable(&error))?;
         Ok(super::identity::chain_of(&issued, &self.authority))
+    }
+
+    /// Serial numbers of the certificates that were signed for a host.
+    async fn serials(&self, host: &str) -> Result<Vec<String>, Problem> {
+        let known = self.shared.get(Kind::Host.as_str(), host).await;
+        let known = known.map_err(|error| unavailable(&error))?;
+        Ok(known
+            .and_then(|known| serde_json::from_slice(&known).ok())
+            .unwrap_or_default())
     }
 
     async fn admit(&self, host: &HostCertificate, candidate: Candidate) -> Answer {
@@ -277,14 +295,11 @@ impl Cluster {
         if host == self.name {
             return Err(bad("a host does not remove itself: stop it".to_owned()));
         }
-        let serials = self.shared.get(Kind::Host.as_str(), host).await;
-        let serials = serials.map_err(|error| unavailable(&error))?;
-        let serials: Vec<String> = serials
-            .and_then(|known| serde_json::from_slice(&known).ok())
-            .ok_or_else(|| {
-                let detail = format!("no host {host} was ever here");
-                Problem::new(StatusCode::NOT_FOUND, "not-found", detail)
-            })?;
+        let serials = self.serials(host).await?;
+        if serials.is_empty() {
+            let detail = format!("no host {host} has joined");
+            return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", detail));
+        }
         let now_s = clock::now_s();
         let mut changes: Vec<_> = serials
             .iter()

@@ -30,6 +30,9 @@ pub struct ServiceState {
     pub version: String,
     pub description: String,
     pub digest: String,
+    /// The digest of the file in the folder of components.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub configured: Option<String>,
     /// The canary and its share, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trial: Option<(String, u8)>,

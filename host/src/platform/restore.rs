@@ -2,6 +2,7 @@
 
 use crate::{
     ca::{Authority, ComponentCertificate},
+    cluster::Cluster,
     component::ComponentFile,
     deployments::{Current, Deployments},
     library::Library,
@@ -24,6 +25,7 @@ pub(super) struct Planned {
 pub(super) struct Memory<'a> {
     pub deployments: &'a Deployments,
     pub library: &'a Arc<Library>,
+    pub cluster: Option<&'a Arc<Cluster>>,
     pub authority: &'a Authority,
 }
 
@@ -98,6 +100,7 @@ impl Memory<'_> {
         digest: &str,
     ) -> Result<(ComponentFile, ComponentCertificate)> {
         let name = ServiceName::parse(name).map_err(|error| format_err!("{error}"))?;
+        super::together::fetch(self.library, self.cluster, digest).await?;
         let (library, wanted) = (self.library.clone(), digest.to_owned());
         let file = tokio::task::spawn_blocking(move || library.get(&wanted)).await??;
         let certificate = self.authority.admitted(&name, digest).await?;

@@ -11,7 +11,7 @@ use crate::{
     ca::ComponentCertificate,
     clock,
     component::ComponentFile,
-    deployments::{Action, Current, Deployment},
+    deployments::{Action, Deployment, Target},
     listener,
     manifest::Manifest,
     name::ServiceName,
@@ -105,8 +105,14 @@ impl Platform {
                     Some(_) => Action::Canary,
                     None => Action::Swap,
                 };
-                let _turn = service.changing.lock().await;
-                self.replace(&service, digest, change, action).await
+                self.change(&service, digest, change, action).await
+            }
+            None if self.runs_elsewhere(name).is_some() => {
+                let action = match change.percent {
+                    Some(_) => Action::Canary,
+                    None => Action::Swap,
+                };
+                self.change_elsewhere(name, digest, change, action).await
             }
             None => self.install(name, digest, change).await,
         }
@@ -114,21 +120,75 @@ impl Platform {
 
     /// Returns to the version that was live before the current one.
     pub async fn rollback(self: &Arc<Self>, name: &ServiceName, change: &Change) -> Outcome {
+        let before = async |current: &str| {
+            let before = self.deployments.before(name, current).await;
+            let before = before.map_err(|error| ChangeError::Fault(error.into()))?;
+            before.ok_or_else(|| {
+                ChangeError::NotFound(format!("{name} has had no other version to return to"))
+            })
+        };
+        if let Some(there) = self.runs_elsewhere(name) {
+            let before = before(&there.digest).await?;
+            return self
+                .change_elsewhere(name, &before, change, Action::Rollback)
+                .await;
+        }
         let service = self.known(name)?;
-        let _turn = service.changing.lock().await;
-        let current = service.described().digest.clone();
-        let before = self.deployments.before(name, &current).await;
-        let before = before.map_err(|error| ChangeError::Fault(error.into()))?;
-        let before = before.ok_or_else(|| {
-            ChangeError::NotFound(format!("{name} has had no other version to return to"))
-        })?;
-        self.replace(&service, &before, change, Action::Rollback)
+        let before = before(&service.described().digest.clone()).await?;
+        self.change(&service, &before, change, Action::Rollback)
             .await
+    }
+
+    /// Changes a service here, then waits until the other hosts that run it have followed; if one cannot, all return.
+    async fn change(
+        self: &Arc<Self>,
+        service: &Arc<Service>,
+        digest: &str,
+        change: &Change,
+        action: Action,
+    ) -> Outcome {
+        let changed = {
+            let _turn = service.changing.lock().await;
+            self.replace(service, digest, change, action).await?
+        };
+        let target = self.deployments.target(&service.name).await;
+        let target = target.map_err(|error| ChangeError::Fault(error.into()))?;
+        let Some(target) = target.filter(|_| self.others().is_some()) else {
+            return Ok(changed);
+        };
+        match self.everywhere(&service.name, &target).await {
+            Ok(()) => Ok(changed),
+            Err(reason) => {
+                self.take_back(&service.name, changed.former.as_deref(), &reason)
+                    .await;
+                Err(ChangeError::Refused(format_err!("{reason}")))
+            }
+        }
+    }
+
+    /// The same for a version that another host has made the service's.
+    pub(super) async fn follow_version(
+        self: &Arc<Self>,
+        service: &Arc<Service>,
+        digest: &str,
+        change: &Change,
+        action: Action,
+    ) -> Result<(), ChangeError> {
+        let followed = self
+            .try_replace(service, digest, change, (action, Instant::now()), Told::ByOthers)
+            .await;
+        followed.map(drop)
     }
 
     /// Gives a canary everything.
     pub async fn promote(self: &Arc<Self>, name: &ServiceName, change: &Change) -> Outcome {
         let begun = Instant::now();
+        if let Some(there) = self.runs_elsewhere(name) {
+            let (trial, _) = there.trial.ok_or_else(|| no_trial(name))?;
+            return self
+                .change_elsewhere(name, &trial, change, Action::Promote)
+                .await;
+        }
         let service = self.known(name)?;
         let _turn = service.changing.lock().await;
         let (version, _) = service.canary().ok_or_else(|| no_trial(name))?;
@@ -136,13 +196,19 @@ impl Platform {
             version,
             cached: true,
         };
-        self.go_live(&service, ready, change, (Action::Promote, begun))
+        self.go_live(&service, ready, change, (Action::Promote, begun), Told::ToOthers)
             .await
     }
 
     /// Ends a canary; the current version has everything again.
     pub async fn abort(self: &Arc<Self>, name: &ServiceName, change: &Change) -> Outcome {
         let begun = Instant::now();
+        if let Some(there) = self.runs_elsewhere(name) {
+            there.trial.ok_or_else(|| no_trial(name))?;
+            return self
+                .change_elsewhere(name, &there.digest, change, Action::Abort)
+                .await;
+        }
         let service = self.known(name)?;
         let _turn = service.changing.lock().await;
         let (trial, _) = service.canary().ok_or_else(|| no_trial(name))?;
@@ -199,7 +265,8 @@ impl Platform {
     pub fn name(&self, text: &str) -> Result<ServiceName, String> {
         let full = ServiceName::parse(text)?;
         let short = ServiceName::parse_short(text)?;
-        let runs = |name: &ServiceName| self.registry.get(name.as_str()).is_some();
+        let elsewhere = |name: &ServiceName| self.runs_elsewhere(name).is_some();
+        let runs = |name: &ServiceName| self.registry.get(name.as_str()).is_some() || elsewhere(name);
         Ok(if !runs(&full) && runs(&short) {
             short
         } else {
@@ -216,6 +283,11 @@ impl Platform {
         self.registry
             .get(name.as_str())
             .ok_or_else(|| ChangeError::NotFound(format!("no service `{name}` runs here")))
+    }
+
+    /// This platform, for a task of its own.
+    pub(super) fn myself(&self) -> Option<Arc<Self>> {
+        self.control.platform()
     }
 
     fn refuse_dependants(&self, name: &ServiceName) -> Result<(), ChangeError> {
@@ -239,7 +311,7 @@ impl Platform {
     ) -> Outcome {
         let begun = Instant::now();
         let outcome = self
-            .try_replace(service, digest, change, (action, begun))
+            .try_replace(service, digest, change, (action, begun), Told::ToOthers)
             .await;
         if let Err(error) = &outcome {
             self.note_failure(service, digest, change, action, error)
@@ -254,6 +326,7 @@ impl Platform {
         digest: &str,
         change: &Change,
         (action, begun): (Action, Instant),
+        told: Told,
     ) -> Outcome {
         let name = &service.name;
         let old = service.live();
@@ -287,9 +360,9 @@ impl Platform {
         match (ready, paused) {
             (Ok(ready), _) => match change.percent {
                 Some(percent) if action == Action::Canary => {
-                    self.try_out(service, ready, percent, change, begun).await
+                    self.try_out(service, ready, percent, change, (begun, told)).await
                 }
-                _ => self.go_live(service, ready, change, (action, begun)).await,
+                _ => self.go_live(service, ready, change, (action, begun), told).await,
             },
             (Err(error), Some(old)) => {
                 old.recall();
@@ -301,11 +374,12 @@ impl Platform {
     }
 
     /// The component with this digest and the certificate by which it was admitted as `name`.
-    async fn admitted(
+    pub(super) async fn admitted(
         &self,
         name: &ServiceName,
         digest: &str,
     ) -> Result<(ComponentFile, ComponentCertificate), ChangeError> {
+        self.fetch(digest).await.map_err(ChangeError::Fault)?;
         let (library, wanted) = (self.loader.library().clone(), digest.to_owned());
         let file = tokio::task::spawn_blocking(move || library.get(&wanted))
             .await
@@ -316,6 +390,10 @@ impl Platform {
                 "the component is {}, not {name}",
                 file.manifest.name
             )));
+        }
+        if let Some(cluster) = self.others() {
+            let offered = cluster.offer(digest, &file.bytes).await;
+            offered.map_err(ChangeError::Fault)?;
         }
         let certificate = self.mesh.authority.admitted(name, digest).await;
         Ok((file, certificate.map_err(ChangeError::Refused)?))
@@ -380,6 +458,7 @@ impl Platform {
         ready: Ready,
         change: &Change,
         (action, begun): (Action, Instant),
+        told: Told,
     ) -> Outcome {
         let version = ready.version;
         let former = service.publish(version.clone());
@@ -390,9 +469,13 @@ impl Platform {
         followed.map_err(ChangeError::Fault)?;
         self.loader.resolve_start_order();
         let digest = former.as_ref().map(|former| former.digest.clone());
-        let mut changed = self
-            .noted(&version, digest, change, (action, begun), "live")
-            .await?;
+        let mut changed = match told {
+            Told::ToOthers => {
+                self.noted(&version, digest, change, (action, begun), "live")
+                    .await?
+            }
+            Told::ByOthers => of_version(&version, digest, (action, begun), "live"),
+        };
         changed.cached = ready.cached;
         if let Some(former) = former {
             Watch::after_swap(service, version, former).start(self);
@@ -407,7 +490,7 @@ impl Platform {
         ready: Ready,
         percent: u8,
         change: &Change,
-        begun: Instant,
+        (begun, told): (Instant, Told),
     ) -> Outcome {
         let name = &service.name;
         if !(1..=99).contains(&percent) {
@@ -421,9 +504,11 @@ impl Platform {
         }
         let live = service.live().ok_or_else(|| no_trial(name))?;
         let former = Some(live.digest.clone());
-        let mut changed = self
-            .noted(&version, former, change, (Action::Canary, begun), "trial")
-            .await?;
+        let done = (Action::Canary, begun);
+        let mut changed = match told {
+            Told::ToOthers => self.noted(&version, former, change, done, "trial").await?,
+            Told::ByOthers => of_version(&version, former, done, "trial"),
+        };
         changed.cached = ready.cached;
         Watch::of_canary(service, version, live).start(self);
         Ok(changed)
@@ -515,22 +600,19 @@ impl Platform {
         outcome: &'static str,
     ) -> Outcome {
         let name = &version.context.name;
-        let changed = changed(
-            (name, &version.manifest, &version.digest),
-            former,
-            done,
-            outcome,
-        );
-        let current = (outcome == "live").then(|| Current {
-            digest: version.digest.clone(),
-            configured: self.configured_digest(name),
-        });
-        self.record(name, &changed, change, None, current).await?;
+        let changed = of_version(version, former, done, outcome);
+        let target = match (change.percent, &changed.former) {
+            (Some(percent), Some(live)) if outcome == "trial" => {
+                Target::trial(live, &version.digest, percent, change)
+            }
+            _ => Target::live(&version.digest, self.configured_digest(name), change),
+        };
+        self.record(name, &changed, change, None, Some(target)).await?;
         Ok(changed)
     }
 
     /// The digest of a service's file in the folder of components; none of one that was installed.
-    fn configured_digest(&self, name: &ServiceName) -> Option<String> {
+    pub(super) fn configured_digest(&self, name: &ServiceName) -> Option<String> {
         Some(self.configured.get(name)?.1.clone())
     }
 
@@ -540,23 +622,13 @@ impl Platform {
         changed: &Changed,
         change: &Change,
         reason: Option<String>,
-        current: Option<Current>,
+        target: Option<Target>,
     ) -> Result<(), ChangeError> {
         tracing::info!(service = %name, action = changed.action, digest = changed.digest, by = change.by,
             took_ms = changed.took_ms, "a service was changed");
-        let entry = Deployment {
-            action: changed.action.to_owned(),
-            outcome: changed.outcome.to_owned(),
-            version: changed.version.clone(),
-            digest: changed.digest.clone(),
-            former: changed.former.clone(),
-            reason,
-            by: change.by.clone(),
-            at: clock::now_ms(),
-            took_ms: i64::try_from(changed.took_ms).unwrap_or(i64::MAX),
-        };
-        let recorded = self.deployments.record(name, entry, current).await;
-        recorded.map_err(|error| ChangeError::Fault(error.into()))
+        let entry = Deployment::of(changed, change, reason);
+        let recorded = self.deployments.record(name, entry, target).await;
+        recorded.map_err(ChangeError::Fault)
     }
 
     async fn note_failure(
@@ -581,7 +653,7 @@ impl Platform {
             took_ms: 0,
         };
         if let Err(error) = self.deployments.record(&service.name, entry, None).await {
-            tracing::error!(error = %error, "a refused change could not be recorded");
+            tracing::error!(error = chain(&error), "a refused change could not be recorded");
         }
     }
 
@@ -620,23 +692,38 @@ impl Platform {
             (Action::AutoRollback, begun),
             "live",
         );
-        let current = Current {
-            digest: old.digest.clone(),
-            configured: self.configured_digest(&service.name),
-        };
+        let configured = self.configured_digest(&service.name);
+        let target = Target::live(&old.digest, configured, &by);
         let reason = Some(reason.to_owned());
-        let recorded = self.record(&service.name, &changed, &by, reason, Some(current));
+        let recorded = self.record(&service.name, &changed, &by, reason, Some(target));
         if let Err(error) = recorded.await {
             tracing::error!(%error, "a rollback could not be recorded");
         }
     }
 }
 
+/// Whether a change is this host's, or follows another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    ToOthers,
+    ByOthers,
+}
+
+fn of_version(
+    version: &Version,
+    former: Option<String>,
+    done: (Action, Instant),
+    outcome: &'static str,
+) -> Changed {
+    let what = (&version.context.name, &version.manifest, version.digest.as_str());
+    changed(what, former, done, outcome)
+}
+
 fn no_trial(name: &ServiceName) -> ChangeError {
     ChangeError::Conflict(format!("no canary of {name} is on trial"))
 }
 
-fn changed(
+pub(super) fn changed(
     (name, manifest, digest): (&ServiceName, &Manifest, &str),
     former: Option<String>,
     (action, begun): (Action, Instant),

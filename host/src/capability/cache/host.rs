@@ -58,6 +58,13 @@ pub enum Kind {
     Redis,
 }
 
+impl Config {
+    /// Whether several hosts can use the same values.
+    pub fn is_shared(&self) -> bool {
+        self.backend == Kind::Redis
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

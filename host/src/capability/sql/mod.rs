@@ -12,7 +12,7 @@ mod value;
 
 pub use config::{Backend, Config, PostgresServer};
 pub use exprsn_backends::sql::{migrate, outbox};
-pub use store::{Store, path};
+pub use store::{Store, path, server};
 
 use super::{Boot, Borrower, Capability, queue::Broker};
 use crate::{name::ServiceName, store::StoreState};
