@@ -8,6 +8,7 @@ pub mod deliver;
 pub mod demo;
 mod dev;
 mod health;
+mod host;
 mod new;
 pub mod output;
 pub mod pack;
@@ -55,6 +56,8 @@ enum Command {
     #[command(subcommand)]
     New(new::NewCommand),
     Dev(dev::DevArgs),
+    #[command(subcommand)]
+    Host(host::HostCommand),
     #[command(subcommand)]
     Queue(queue::QueueCommand),
     #[command(subcommand)]
@@ -129,6 +132,7 @@ impl Command {
             Self::Services(command) => command.run().await,
             Self::New(command) => command.run(),
             Self::Dev(command) => command.run().await,
+            Self::Host(command) => command.run().await,
             Self::Queue(command) => command.run().await,
             Self::Db(command) => command.run().await,
             Self::Token(command) => command.run().await,
@@ -189,6 +193,10 @@ mod tests {
             "exprsn dev --built a.wasm 15 12",
             "exprsn new extension notes --language python --port 3040 --into x",
             "exprsn component pack a.wasm --manifest component.toml --migrations migrations -o b.wasm --json",
+            "exprsn up --join exprsn-join.x",
+            "exprsn host invite --services ca,auth --uses 3 --valid 15m --json",
+            "exprsn host list --json",
+            "exprsn host remove host-1 --json",
             "exprsn queue monitor --once",
             "exprsn db status --json",
             "exprsn token issue --subject user:a --permissions read,write",

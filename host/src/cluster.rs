@@ -56,6 +56,22 @@ const TIDY_EVERY: Duration = Duration::from_secs(600);
 /// The key of the fact that says whose memory it is.
 const ROOT_KEY: &str = "root";
 
+/// The name of the host whose authority's folder this is.
+pub fn name_in(folder: &Path, config: &Config) -> Result<String> {
+    identity::name(folder, config)
+}
+
+/// An address by which a program on the same machine reaches a listener.
+pub fn reachable(listen: &str) -> String {
+    match listen.parse::<std::net::SocketAddr>() {
+        Ok(address) if address.ip().is_unspecified() => match address.is_ipv4() {
+            true => format!("127.0.0.1:{}", address.port()),
+            false => format!("[::1]:{}", address.port()),
+        },
+        _ => listen.to_owned(),
+    }
+}
+
 /// What secrets in the shared memory are sealed with.
 pub fn seal_file(data: &Path) -> PathBuf {
     data.join("ca").join(identity::SEAL_FILE)

@@ -232,6 +232,9 @@ async fn from_client(
     request: http::Request<Incoming>,
     client: Client,
 ) -> Response {
+    if let Some(probed) = probed(mesh, request.uri().path()) {
+        return probed;
+    }
     let trace = request
         .headers()
         .get("traceparent")
@@ -246,6 +249,29 @@ async fn from_client(
         response.headers_mut().entry("x-request-id").or_insert(id);
     }
     response
+}
+
+/// The host's own answers on every listener, for whoever sends clients here: `/livez` while the process serves, `/readyz`
+/// while all its services are live and it hears from the platform.
+fn probed(mesh: &Mesh, path: &str) -> Option<Response> {
+    let problem = match path {
+        "/livez" => None,
+        "/readyz" => unready(mesh),
+        _ => return None,
+    };
+    Some(match problem {
+        Some(problem) => problem.into_response(),
+        None => Problem::new(StatusCode::OK, "ok", "ok").into_response(),
+    })
+}
+
+fn unready(mesh: &Mesh) -> Option<Problem> {
+    if mesh.is_cut_off() {
+        return Some(cut_off());
+    }
+    let services = mesh.registry.all();
+    let waiting = services.iter().find(|service| service.state().0 != State::Live)?;
+    Some(not_live(waiting))
 }
 
 async fn identified(

@@ -73,7 +73,8 @@ impl Place {
         Ok(Client::with(roots, name))
     }
 
-    fn read(&self) -> Result<Config> {
+    /// The configuration; the defaults where there is no such file.
+    pub fn read(&self) -> Result<Config> {
         if self.config.exists() {
             Ok(Config::read(&self.config)?)
         } else {
@@ -108,7 +109,8 @@ impl CaPlace {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+/// The certificates in a PEM file.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let unreadable = |error: String| {
         CliError::failed(format!(
             "cannot read the certificate `{}`: {error}",

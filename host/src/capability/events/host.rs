@@ -15,6 +15,7 @@ use crate::{
     store::{Handover, ServiceContext, StoreState},
     telemetry::chain,
 };
+use exprsn_backends::events::live::LiveRelay;
 use serde::{Deserialize, Serialize};
 use std::{
     pin::Pin,
@@ -92,10 +93,10 @@ impl Grant {
 }
 
 /// The `events` capability.
-#[derive(Debug)]
 pub struct Events {
     broker: Arc<Broker>,
     hub: Arc<Hub>,
+    relay: Option<Arc<LiveRelay>>,
     config: Arc<Config>,
 }
 
@@ -104,6 +105,8 @@ pub struct Events {
 pub struct Lent {
     broker: Arc<Broker>,
     hub: Arc<Hub>,
+    /// To the other hosts; none where events are this host's alone.
+    relay: Option<Arc<LiveRelay>>,
     config: Arc<Config>,
     service: ServiceName,
     grant: Arc<Grant>,
@@ -118,6 +121,7 @@ impl Capability for Events {
         let hub = Hub::new(config.listeners_max, config.live_buffered_max);
         Ok(Self {
             broker: boot.broker.clone(),
+            relay: relay(boot, &hub)?,
             hub,
             config: Arc::new(config),
         })
@@ -134,6 +138,7 @@ impl Capability for Events {
         Ok(Lent {
             broker: self.broker.clone(),
             hub: self.hub.clone(),
+            relay: self.relay.clone(),
             config: self.config.clone(),
             service: borrower.name.clone(),
             grant: Arc::new(grant.clone()),
@@ -169,7 +174,7 @@ impl Lent {
         Ok(())
     }
 
-    fn broadcast(&self, channel: &str, data: &str) -> Result<(), types::Error> {
+    async fn broadcast(&self, channel: &str, data: &str) -> Result<(), types::Error> {
         self.check_channel(channel)?;
         let (bytes, max) = (data.len(), self.config.live_bytes_max);
         if bytes > max {
@@ -177,7 +182,15 @@ impl Lent {
                 "the message has {bytes} bytes, and live_bytes_max is {max}"
             )));
         }
-        self.hub.broadcast(&self.service, channel, data);
+        let Some(relay) = &self.relay else {
+            self.hub.broadcast(&self.service, channel, data);
+            return Ok(());
+        };
+        // It comes back to this host as to the others; where it cannot leave, those here get it all the same.
+        if let Err(error) = relay.publish(&self.service, channel, data).await {
+            tracing::warn!(service = %self.service, %error, "a live message reaches this host's listeners only");
+            self.hub.broadcast(&self.service, channel, data);
+        }
         Ok(())
     }
 
@@ -188,6 +201,20 @@ impl Lent {
             types::Error::LimitExceeded(format!("{max} listen already, and listeners_max is {max}"))
         })
     }
+}
+
+/// Carries live messages between hosts, where these share their events.
+fn relay(boot: &Boot, hub: &Arc<Hub>) -> Result<Option<Arc<LiveRelay>>> {
+    if !boot.broker.is_shared() {
+        return Ok(None);
+    }
+    let redis = boot.backends.redis.open("capability.events")?;
+    let hub = hub.clone();
+    let deliver = move |service: &ServiceName, channel: &str, data: &str| {
+        hub.broadcast(service, channel, data);
+    };
+    let relay = LiveRelay::start(redis, &boot.background, Arc::new(deliver));
+    Ok(Some(Arc::new(relay)))
 }
 
 /// What a guest is told: its own faults with their text, the host's without.
@@ -254,7 +281,7 @@ impl Caller {
         channel: String,
         data: String,
     ) -> Result<(), types::Error> {
-        self.lent("")?.broadcast(&channel, &data)
+        self.lent("")?.broadcast(&channel, &data).await
     }
 
     fn listen(&self, channel: &str) -> Result<Listener, types::Error> {

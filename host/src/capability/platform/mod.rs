@@ -3,7 +3,7 @@
 mod control;
 
 use super::{Boot, Borrower, Capability, queue::Broker};
-use crate::{platform::Control, service::Registry, store::StoreState, telemetry::Metrics};
+use crate::{cluster::Cluster, platform::Control, service::Registry, store::StoreState, telemetry::Metrics};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use wasmtime::{
@@ -41,6 +41,7 @@ pub struct Grant {
 /// The capability.
 pub struct Platform {
     registry: Arc<Registry>,
+    cluster: Option<Arc<Cluster>>,
     metrics: Arc<Metrics>,
     broker: Arc<Broker>,
     control: Arc<Control>,
@@ -50,6 +51,7 @@ pub struct Platform {
 pub struct Lent {
     grant: Grant,
     registry: Arc<Registry>,
+    cluster: Option<Arc<Cluster>>,
     metrics: Arc<Metrics>,
     broker: Arc<Broker>,
     control: Arc<Control>,
@@ -69,6 +71,7 @@ impl Capability for Platform {
     async fn connect(boot: &Boot, _config: Config) -> Result<Self> {
         Ok(Self {
             registry: boot.registry.clone(),
+            cluster: boot.cluster.clone(),
             metrics: boot.metrics.clone(),
             broker: boot.broker.clone(),
             control: boot.control.clone(),
@@ -87,6 +90,7 @@ impl Capability for Platform {
         Ok(Lent {
             grant: grant.clone(),
             registry: self.registry.clone(),
+            cluster: self.cluster.clone(),
             metrics: self.metrics.clone(),
             broker: self.broker.clone(),
             control: self.control.clone(),
@@ -121,14 +125,59 @@ fn lent<'a>(
 impl<T: Send + 'static> registry::HostWithStore<T> for HasSelf<StoreState> {
     async fn services(accessor: &Accessor<T, Self>) -> Result<Result<Vec<registry::Service>, types::Error>> {
         let context = held(accessor);
-        Ok(lent(&context, "read", |grant| grant.read)
-            .map(|lent| lent.registry.all().iter().map(|service| describe(service)).collect()))
+        Ok(lent(&context, "read", |grant| grant.read).map(Lent::services))
     }
 
     async fn start_order(accessor: &Accessor<T, Self>) -> Result<Result<Vec<Vec<String>>, types::Error>> {
         let context = held(accessor);
         let names = |group: &Vec<crate::name::ServiceName>| group.iter().map(ToString::to_string).collect();
         Ok(lent(&context, "read", |grant| grant.read).map(|lent| lent.registry.start_order().iter().map(names).collect()))
+    }
+}
+
+impl Lent {
+    /// Services of this host, and those that run on others only.
+    fn services(&self) -> Vec<registry::Service> {
+        let mut services: Vec<_> =
+            self.registry.all().iter().map(|service| describe(service)).collect();
+        let elsewhere = self.cluster.as_ref().map(|cluster| cluster.directory().elsewhere());
+        for (host, one) in elsewhere.into_iter().flatten() {
+            match services.iter_mut().find(|known| known.name == one.name) {
+                // Where one replica is live the service is.
+                Some(known) if known.state != registry::ServiceState::Live && one.state == "live" => {
+                    *known = describe_elsewhere(&host, one);
+                }
+                Some(_) => {}
+                None => services.push(describe_elsewhere(&host, one)),
+            }
+        }
+        services
+    }
+}
+
+fn describe_elsewhere(host: &str, one: crate::cluster::ServiceState) -> registry::Service {
+    registry::Service {
+        state: match one.state.as_str() {
+            "starting" => registry::ServiceState::Starting,
+            "live" => registry::ServiceState::Live,
+            "unhealthy" => registry::ServiceState::Unhealthy,
+            "draining" => registry::ServiceState::Draining,
+            "stopped" => registry::ServiceState::Stopped,
+            _ => registry::ServiceState::Failed,
+        },
+        name: one.name,
+        version: one.version,
+        description: one.description,
+        reason: one.reason,
+        digest: one.digest,
+        host: host.to_owned(),
+        port: one.port,
+        depends_on: one.depends_on,
+        grants: one.grants,
+        started_at: one.started_at,
+        instances: one.instances,
+        invocations: one.invocations,
+        failures: one.failures,
     }
 }
 

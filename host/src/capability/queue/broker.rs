@@ -88,6 +88,11 @@ impl Broker {
         }
     }
 
+    /// Whether several hosts have the same queues and events.
+    pub fn is_shared(&self) -> bool {
+        self.config.is_shared()
+    }
+
     /// A broker before `backend`.
     pub fn new(backend: Arc<dyn Backend>, background: &Handle, config: &Config) -> Arc<Self> {
         let broker = Arc::new(Self {
