@@ -13,13 +13,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use std::{
     fmt,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
-use tokio::{net::TcpStream, sync::Mutex};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::Mutex,
+};
 use wasmtime::{Result, error::Context as _, format_err};
 use wasmtime_wasi_http::{
     Error as HttpError, WasiBody,
@@ -175,7 +179,8 @@ impl Peer {
     }
 
     async fn connect(&self) -> Result<SendRequest<WasiBody>> {
-        let stream = TcpStream::connect(&self.address)
+        let stream = self
+            .reach()
             .await
             .with_context(|| format!("connecting to {}", self.address))?;
         stream.set_nodelay(true).context("setting TCP_NODELAY")?;
@@ -209,6 +214,26 @@ impl Peer {
             }
         });
         Ok(connection)
+    }
+
+    /// Connects from the address that others reach this host by, so that networks may be told apart by it.
+    async fn reach(&self) -> std::io::Result<TcpStream> {
+        let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+        for address in tokio::net::lookup_host(&self.address).await? {
+            let socket = match address {
+                SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                SocketAddr::V6(_) => TcpSocket::new_v6()?,
+            };
+            let own = self.config.listen_address().ok().map(|own| own.ip());
+            if let Some(own) = own.filter(|own| !own.is_unspecified() && own.is_ipv4() == address.is_ipv4()) {
+                socket.bind(SocketAddr::new(own, 0))?;
+            }
+            match socket.connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     /// Asks the host itself for something: JSON there and back.

@@ -106,7 +106,7 @@ impl Bed {
             worker: None,
             subscriber: None,
             engine,
-            mesh: Mesh::new(Arc::new(Registry::default()), authority, &config),
+            mesh: Mesh::new(Arc::new(Registry::default()), authority, None, &config),
             pools: vec![Pool::new(4, 4, 1_000)],
             retirement: Retirement::new(),
             _loaded: Loaded::new(metrics.versions(&name)),

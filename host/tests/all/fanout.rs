@@ -109,14 +109,14 @@ pub fn home(platform: &Platform, user: &User) -> BTreeMap<String, usize> {
     })
 }
 
-fn inbox(platform: &Platform, user: &User) -> BTreeMap<String, usize> {
+pub fn inbox(platform: &Platform, user: &User) -> BTreeMap<String, usize> {
     counted(platform, "herald", "/api/notifications", user, |item| {
         &item["postId"]
     })
 }
 
 /// Waits until no queue of the platform has anything left to do, and none has failed.
-fn settled(platform: &Platform) {
+pub fn settled(platform: &Platform) {
     eventually("all queues are empty", || {
         let answer = platform
             .call("setup", "GET", "/api/queues")
@@ -145,7 +145,7 @@ fn settled(platform: &Platform) {
 }
 
 /// Every follower has exactly `posts` (and what else is in `others`), each once.
-fn expect_delivered(platform: &Platform, followers: &[User], posts: &[String]) {
+pub fn expect_delivered(platform: &Platform, followers: &[User], posts: &[String]) {
     for (what, read) in [
         ("home", home as fn(&Platform, &User) -> _),
         ("inbox", inbox),
@@ -182,13 +182,48 @@ fn one_post_reaches_a_thousand_followers_exactly_once_and_is_counted() {
         services: &ALL,
         ..Setup::default()
     });
-    let author = users(&platform, 1).remove(0);
-    let followers = users(&platform, FOLLOWERS);
-    follow(&platform, &followers, &author);
-    let id = post(&platform, &author, "to a thousand").expect("an answer");
-    expect_delivered(&platform, &followers, std::slice::from_ref(&id));
-    settled(&platform);
-    expect_delivered(&platform, &followers, std::slice::from_ref(&id));
+    reaches_a_thousand(&platform);
+}
+
+#[test]
+fn the_same_on_postgresql_and_redis() {
+    let platform = Platform::start(&Setup {
+        services: &ALL,
+        production: true,
+        ..Setup::default()
+    });
+    reaches_a_thousand(&platform);
+}
+
+#[test]
+fn the_same_on_three_hosts() {
+    let first = Platform::start(&Setup {
+        services: &["ca", "setup", "auth"],
+        meets: true,
+        ..Setup::default()
+    });
+    let second = Platform::beside(&first, &Setup {
+        services: &["timeline", "nexus", "herald"],
+        ..Setup::default()
+    });
+    let third = Platform::beside(&first, &Setup {
+        services: &["timeline", "herald", "pulse"],
+        ..Setup::default()
+    });
+    first.ask_elsewhere(&["timeline", "nexus"], &second);
+    first.ask_elsewhere(&["herald", "pulse"], &third);
+    reaches_a_thousand(&first);
+}
+
+/// One post to a thousand followers: each has it once in the timeline and once as a notification, and it is counted.
+fn reaches_a_thousand(platform: &Platform) {
+    let author = users(platform, 1).remove(0);
+    let followers = users(platform, FOLLOWERS);
+    follow(platform, &followers, &author);
+    let id = post(platform, &author, "to a thousand").expect("an answer");
+    expect_delivered(platform, &followers, std::slice::from_ref(&id));
+    settled(platform);
+    expect_delivered(platform, &followers, std::slice::from_ref(&id));
     let stats = eventually("pulse has counted the post", || {
         let answer = platform
             .call("pulse", "GET", &format!("/api/stats/posts/{id}"))

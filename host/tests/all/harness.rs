@@ -9,13 +9,14 @@ use exprsn::{
 use exprsn_backends::testing::{RedisServer, postgres::Cluster};
 use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs,
     io::{BufRead as _, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{
-        LazyLock, Mutex, OnceLock,
+        Arc, LazyLock, Mutex, OnceLock,
         atomic::{AtomicU8, Ordering::Relaxed},
         mpsc,
     },
@@ -48,6 +49,8 @@ pub struct Setup<'a> {
     pub own_cache: bool,
     /// On a PostgreSQL and a Redis of its own, whatever the environment says.
     pub production: bool,
+    /// Meets other hosts, which join with [`Platform::beside`].
+    pub meets: bool,
 }
 
 /// Short names of all services of the checked-in platform.toml.
@@ -74,7 +77,11 @@ pub struct Platform {
     own_cache: bool,
     running: Mutex<Option<Running>>,
     _folder: TempDir,
-    servers: Option<Servers>,
+    servers: Option<Arc<Servers>>,
+    /// The invitation that it starts with.
+    invitation: Option<String>,
+    /// Addresses of services that run on other hosts.
+    elsewhere: Mutex<BTreeMap<String, String>>,
 }
 
 /// The servers of one platform.
@@ -87,7 +94,7 @@ impl Servers {
     /// Starts them, where that is asked for.
     fn wanted(setup: &Setup<'_>) -> Option<Self> {
         let asked = std::env::var(BACKENDS).is_ok_and(|wanted| wanted == "production");
-        (asked || setup.production).then(|| Self {
+        (asked || setup.production || setup.meets).then(|| Self {
             postgres: Cluster::start(),
             redis: RedisServer::start().into(),
         })
@@ -137,11 +144,34 @@ impl Platform {
 
     /// A platform that is configured but not started.
     pub fn prepare(setup: &Setup<'_>) -> Self {
+        Self::prepare_at(&next_address(), setup, Servers::wanted(setup).map(Arc::new), None)
+    }
+
+    /// Starts another host of the platform of `first`, on the same servers, and waits until it is ready.
+    pub fn beside(first: &Self, setup: &Setup<'_>) -> Self {
+        let host = Self::prepare_beside(first, setup);
+        host.restart();
+        host
+    }
+
+    /// Another host of the platform of `first`, with its invitation, that is configured but not started.
+    pub fn prepare_beside(first: &Self, setup: &Setup<'_>) -> Self {
+        let invited = first.cli(&["host", "invite"]);
+        let token = String::from_utf8(invited.stdout).expect("UTF-8").trim().to_owned();
+        let setup = Setup { meets: true, ..setup.clone() };
+        Self::prepare_at(&next_address(), &setup, first.servers.clone(), Some(token))
+    }
+
+    fn prepare_at(
+        address: &str,
+        setup: &Setup<'_>,
+        servers: Option<Arc<Servers>>,
+        invitation: Option<String>,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        let address = next_address();
+        let address = address.to_owned();
         let config = folder.path().join("platform.toml");
-        let servers = Servers::wanted(setup);
-        let text = configuration(setup, &address, servers.as_ref());
+        let text = configuration(setup, &address, servers.as_deref());
         fs::write(&config, text).expect("the configuration is written");
         let data = folder.path().join("data");
         Self {
@@ -152,12 +182,63 @@ impl Platform {
             running: Mutex::new(None),
             _folder: folder,
             servers,
+            invitation,
+            elsewhere: Mutex::default(),
         }
+    }
+
+    /// The same host with another invitation; empty is none.
+    pub fn with_invitation(mut self, token: &str) -> Self {
+        self.invitation = (!token.is_empty()).then(|| token.to_owned());
+        self
+    }
+
+    /// Asks `host` for these services from now on, as a load balancer would.
+    pub fn ask_elsewhere(&self, services: &[&str], host: &Self) {
+        let mut elsewhere = self.elsewhere.lock().expect("the lock");
+        for service in services {
+            elsewhere.insert((*service).to_owned(), host.address.clone());
+        }
+    }
+
+    /// Runs a command against this host and expects it to succeed.
+    #[track_caller]
+    pub fn cli(&self, arguments: &[&str]) -> std::process::Output {
+        let output = self.try_cli(arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        output
+    }
+
+    /// Runs a command against this host.
+    pub fn try_cli(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = self.command(arguments);
+        command.arg("--config").arg(&self.config).arg("--data").arg(&self.data);
+        command.stderr(Stdio::piped()).stdin(Stdio::null());
+        command.output().expect("the command runs")
+    }
+
+    /// Tells other hosts that this one is reached by another address. Before its first start.
+    pub fn advertise(&self, address: &str) {
+        let text = fs::read_to_string(&self.config).expect("the configuration");
+        let mut config: toml::Table = text.parse().expect("the configuration parses");
+        let told: toml::Table = format!("[cluster]\naddress = \"{address}\"").parse().expect("an address");
+        merge(&mut config, told);
+        fs::write(&self.config, config.to_string()).expect("written");
+    }
+
+    /// Sends the host's process a signal: `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
+        assert!(sent.expect("kill runs").success());
     }
 
     /// The servers that it runs on; none where everything is embedded.
     pub fn servers(&self) -> Option<&Servers> {
-        self.servers.as_ref()
+        self.servers.as_deref()
     }
 
     /// Starts the host on the present data directory and waits for the ready line.
@@ -215,7 +296,11 @@ impl Platform {
         }
         command
             .env_remove("AUTO_START_SERVICES")
+            .env_remove("EXPRSN_JOIN")
             .env_remove("RUST_LOG");
+        if let Some(invitation) = &self.invitation {
+            command.env("EXPRSN_JOIN", invitation);
+        }
         command.current_dir(self._folder.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command
@@ -291,7 +376,9 @@ impl Platform {
 
     /// `http://<address>:<port>` of a service.
     pub fn origin(&self, service: &str) -> String {
-        format!("http://{}:{}", self.address, port(service))
+        let elsewhere = self.elsewhere.lock().expect("the lock");
+        let address = elsewhere.get(service).unwrap_or(&self.address);
+        format!("http://{address}:{}", port(service))
     }
 
     /// Registers a user of a name that nobody has and logs in.
@@ -351,6 +438,7 @@ pub struct Call {
     url: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    within: Duration,
 }
 
 impl Call {
@@ -360,7 +448,13 @@ impl Call {
             url: url.to_owned(),
             headers: Vec::new(),
             body: Vec::new(),
+            within: PATIENCE,
         }
+    }
+
+    /// Waits no longer than this for the whole answer.
+    pub fn within(self, within: Duration) -> Self {
+        Self { within, ..self }
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -438,10 +532,15 @@ impl Call {
         }
         let bodiless = self.body.is_empty()
             && matches!(self.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "DELETE");
+        let bounded = agent();
         let response = if bodiless {
-            agent().run(request.body(()).expect("a request"))?
+            let request = request.body(()).expect("a request");
+            let request = bounded.configure_request(request).timeout_global(Some(self.within)).build();
+            bounded.run(request)?
         } else {
-            agent().run(request.body(self.body).expect("a request"))?
+            let request = request.body(self.body).expect("a request");
+            let request = bounded.configure_request(request).timeout_global(Some(self.within)).build();
+            bounded.run(request)?
         };
         let (parts, body) = response.into_parts();
         Ok((
@@ -654,6 +753,10 @@ fn configuration(setup: &Setup<'_>, address: &str, servers: Option<&Servers>) ->
     config.insert("service".to_owned(), services.into());
     if let Some(servers) = servers {
         merge(&mut config, servers.config());
+    }
+    if setup.meets {
+        let cluster = format!("[cluster]\nlisten = \"{address}:3100\"");
+        merge(&mut config, cluster.parse().expect("an address"));
     }
     merge(
         &mut config,

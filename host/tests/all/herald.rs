@@ -29,7 +29,7 @@ fn tell(platform: &Platform, user: &User, method: &str, path: &str, body: &Value
 }
 
 /// What a service sends with a token of its own.
-fn send(platform: &Platform, kind: &str, body: &Value) -> Answer {
+pub fn send(platform: &Platform, kind: &str, body: &Value) -> Answer {
     static TOKEN: OnceLock<Mutex<std::collections::HashMap<String, String>>> = OnceLock::new();
     let mut tokens = TOKEN.get_or_init(Mutex::default).lock().expect("the lock");
     let token = tokens.entry(platform.address.clone()).or_insert_with(|| {
@@ -294,10 +294,10 @@ fn preferences_switch_types_and_channels_off() {
 }
 
 /// Reads a stream of Server-Sent Events.
-struct Events(mpsc::Receiver<(String, Value)>);
+pub struct Events(mpsc::Receiver<(String, Value)>);
 
 impl Events {
-    fn open(platform: &Platform, user: &User, last: Option<&str>) -> Self {
+    pub fn open(platform: &Platform, user: &User, last: Option<&str>) -> Self {
         let call = platform
             .call("herald", "GET", "/api/notifications/stream")
             .token(&user.token);
@@ -334,7 +334,7 @@ impl Events {
         Events(receiver)
     }
 
-    fn next(&self) -> (String, Value) {
+    pub fn next(&self) -> (String, Value) {
         self.0
             .recv_timeout(crate::harness::PATIENCE)
             .expect("an event")
@@ -405,7 +405,7 @@ impl Receiver {
         Receiver { url, got }
     }
 
-    fn next(&self) -> Webhook {
+    pub fn next(&self) -> Webhook {
         self.got
             .recv_timeout(crate::harness::PATIENCE)
             .expect("a webhook")
