@@ -8,6 +8,7 @@ mod peer;
 mod admission;
 mod adversaries;
 mod auth;
+mod backup;
 mod blob;
 mod ca;
 mod cache;
