@@ -68,7 +68,7 @@ fn check_unit(root: &Path) -> Result<()> {
     for (from, to) in [
         ("ProtectSystem=strict", "ProtectSystem=tight"),
         ("[Service]", "[Sevrice]"),
-        ("NoNewPrivileges=yes\n", "User=root\nPrivateUsers=no\n"),
+        ("CapabilityBoundingSet=\n", ""),
     ] {
         let wrong = unit.replace(from, to);
         if wrong == unit || complaints(&wrong)?.is_none() {

@@ -131,10 +131,9 @@ impl BackupArgs {
             },
             span(seconds)
         ));
-        print(&format!(
-            "{}",
-            Style::stdout().dim("it holds private keys: encrypt it before it leaves this machine")
-        ));
+        print(
+            &Style::stdout().dim("it holds private keys: encrypt it before it leaves this machine"),
+        );
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ mod cache;
 mod cli;
 mod config;
 mod coverage;
+mod deploy;
 mod dev;
 mod egress;
 mod events;
