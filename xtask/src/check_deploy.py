@@ -322,6 +322,8 @@ def main():
             documents = rendered(folder)
             found += [f"{folder}: {error}" for error in errors(documents, BY_HAND[kind], known)]
             print(f"{folder}: {len(documents)} manifests against Kubernetes {' and '.join(KUBERNETES)}")
+    if found:
+        sys.exit("\n".join(found))
     found += wrong_ones_that_pass(rendered("deploy/kubernetes/overlays/example"), known)
     found += containerfile(known[0])
     print(f"{len(WRONG)} wrong manifests")
