@@ -1,5 +1,6 @@
 //! The command line: arguments → one command → exit code.
 
+mod backup;
 pub mod client;
 mod compile;
 pub mod component;
@@ -15,12 +16,14 @@ pub mod pack;
 pub mod place;
 mod publisher;
 mod queue;
+mod restore;
 mod services;
 mod swap;
 mod token;
 mod up;
 mod wit;
 
+pub use backup::files::RESTORING;
 use clap::{Parser, Subcommand};
 use output::{EXIT_CODES, Result};
 use std::process::ExitCode;
@@ -73,6 +76,8 @@ enum Command {
     #[command(subcommand)]
     Canary(swap::CanaryCommand),
     History(swap::HistoryArgs),
+    Backup(backup::BackupArgs),
+    Restore(restore::RestoreArgs),
     Demo(demo::DemoArgs),
     Wit(wit::WitArgs),
     #[command(hide = true)]
@@ -142,6 +147,8 @@ impl Command {
             Self::Rollback(command) => command.run().await,
             Self::Canary(command) => command.run().await,
             Self::History(command) => command.run().await,
+            Self::Backup(command) => command.run(),
+            Self::Restore(command) => command.run(),
             Self::Demo(command) => command.run().await,
             Self::Up(_) | Self::Compile(_) | Self::Wit(_) => {
                 unreachable!("run without a runtime of ours")
@@ -214,6 +221,8 @@ mod tests {
             "exprsn component restore stranger --grant queue:a",
             "exprsn publisher trust acme 00",
             "exprsn demo --users 5 --posts 7 --concurrency 2 --seed 1 --json",
+            "exprsn backup copy --data x --config y --json",
+            "exprsn restore copy --data x --config y --json",
             "exprsn wit",
             "exprsn wit sql --json",
             "exprsn wit --out wit",

@@ -28,6 +28,7 @@ use crate::{
 use std::{
     collections::BTreeMap,
     fs,
+    io::IsTerminal as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock, Weak},
@@ -149,6 +150,14 @@ fn own(data: &Path) -> Result<fs::File> {
         .open(data.join("lock"))
         .map_err(refused)?;
     match lock.try_lock() {
+        Ok(()) if data.join(crate::cli::RESTORING).exists() => {
+            bail!(
+                "data directory `{0}` was restored in part only: empty it and run `exprsn restore` again, or remove \
+                 `{0}/{1}` if you know better",
+                data.display(),
+                crate::cli::RESTORING
+            )
+        }
         Ok(()) => Ok(lock),
         Err(fs::TryLockError::WouldBlock) => {
             bail!(
@@ -164,6 +173,9 @@ fn own(data: &Path) -> Result<fs::File> {
 struct Stop {
     interrupt: unix::Signal,
     terminate: unix::Signal,
+    /// A service manager's word to look at configuration again must not end the host, also where nothing follows files. A
+    /// terminal that closes ends it as ever.
+    _hangup: Option<unix::Signal>,
     stdin_closed: Option<oneshot::Receiver<()>>,
 }
 
@@ -173,6 +185,9 @@ impl Stop {
         Ok(Self {
             interrupt: listen(unix::SignalKind::interrupt())?,
             terminate: listen(unix::SignalKind::terminate())?,
+            _hangup: (!std::io::stdin().is_terminal())
+                .then(|| listen(unix::SignalKind::hangup()))
+                .transpose()?,
             stdin_closed: with_stdin.then(end_of_stdin).transpose()?,
         })
     }

@@ -4,6 +4,7 @@
 
 mod bench;
 mod build_components;
+mod check_deploy;
 mod ci_cache;
 mod deny;
 mod dev;
@@ -51,6 +52,7 @@ Look after the repository
   tidy                       Rules that no other tool checks: module docs, migration names, twins.
   wit-twins                  Write what follows from wit/: synchronous twins, the list that the host embeds.
   wit-publish                Make the present interfaces the published ones; refuses to take any back.
+  check-deploy               What deploy/ holds, against the schemas of Kubernetes, systemd-analyze and hadolint.
   deny                       Licences, sources and known vulnerabilities of the dependencies.
 
 Environment
@@ -98,6 +100,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
             wit_files::write_list(&root)
         }),
         "wit-publish" => nothing_more(task, rest).and_then(|()| wit_files::wit_publish(&root)),
+        "check-deploy" => nothing_more(task, rest).and_then(|()| check_deploy::check_deploy(&root)),
         "deny" => nothing_more(task, rest).and_then(|()| deny::deny(&root)),
         other => Err(Failure::new(format!("there is no task {other:?}"))
             .remedy("cargo xtask --help lists them")),
@@ -182,6 +185,7 @@ mod tests {
             "tidy",
             "wit-twins",
             "wit-publish",
+            "check-deploy",
             "deny",
         ] {
             assert!(

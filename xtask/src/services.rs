@@ -1,5 +1,5 @@
 //! The servers and programs that tests start themselves: Redis, PostgreSQL, Node.js for what is tested against it, and
-//! Python, with which the tests install an S3 server of their own.
+//! Python, with which the tests install an S3 server of their own. And what `check-deploy` looks at files with.
 //!
 //! **Invariant:** nothing is left running: the tests start servers of their own in temporary folders, on free ports, and those
 //! that the distribution would start with a package are kept from it and switched off.
@@ -15,7 +15,8 @@ struct Need {
     services: &'static [&'static str],
 }
 
-const NEEDS: [Need; 4] = [
+/// What tests start.
+const SERVERS: [Need; 3] = [
     Need {
         is_there: || on_path("redis-server"),
         packages: &["redis-server"],
@@ -31,16 +32,35 @@ const NEEDS: [Need; 4] = [
         packages: &["nodejs", "npm"],
         services: &[],
     },
+];
+
+/// What looks at files.
+const TOOLS: [Need; 2] = [
     Need {
         is_there: has_pip,
         packages: &["python3", "python3-pip"],
         services: &[],
     },
+    Need {
+        is_there: || on_path("systemd-analyze"),
+        packages: &["systemd"],
+        services: &[],
+    },
 ];
 
-/// Installs what is missing; otherwise does nothing.
+/// Installs what of all is missing; otherwise does nothing.
 pub fn provision() -> Result<()> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.is_there)()).collect();
+    provide(&SERVERS)?;
+    provision_tools()
+}
+
+/// Installs what is missing of what looks at files.
+pub fn provision_tools() -> Result<()> {
+    provide(&TOOLS)
+}
+
+fn provide(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.is_there)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -57,7 +77,7 @@ pub fn provision() -> Result<()> {
     say(&format!("installing {} with apt", packages.join(" ")));
     install(&packages)?;
     switch_off(&services);
-    match NEEDS.iter().find(|need| !(need.is_there)()) {
+    match needs.iter().find(|need| !(need.is_there)()) {
         Some(need) => Err(no_way(
             &packages,
             &format!("{} brought nothing that runs", need.packages.join(", ")),
@@ -132,7 +152,7 @@ fn switch_off(services: &[&str]) {
 fn no_way(packages: &[&str], cause: &str) -> Failure {
     Failure::new(format!("what the tests start is not installed: {cause}")).remedy(format!(
         "on Debian:\n  sudo apt-get update\n  sudo apt-get install --no-install-recommends {}\nelsewhere install Redis 7, \
-         PostgreSQL 15, Node.js 18 and Python 3.9 with pip, or later, with their programs on PATH; then run this again",
+         PostgreSQL 15, Node.js 18, Python 3.9 with pip and systemd-analyze, or later, with their programs on PATH; then run this again",
         packages.join(" ")
     ))
 }

@@ -4,7 +4,7 @@
 
 use crate::build_components::{Kind, Request, build_components, build_host};
 use crate::shell::{Result, Steps, bold, cargo, green, run, say, target_dir};
-use crate::{ci_cache, services, tidy, toolchain};
+use crate::{check_deploy, ci_cache, services, tidy, toolchain};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,10 +30,11 @@ const ON_PRODUCTION_BACKENDS: [&str; 11] = [
 pub fn test(root: &Path, filter: Option<&str>) -> Result<()> {
     let _alone = ci_cache::prepare(root)?;
     let guests = Kind::Guests.workspace(root).join("Cargo.toml").is_file();
-    let mut steps = Steps::new(if filter.is_some() { 4 } else { 10 } + usize::from(guests));
+    let mut steps = Steps::new(if filter.is_some() { 4 } else { 11 } + usize::from(guests));
     if filter.is_none() {
         steps.step("format", || format(root))?;
         steps.step("tidy", || tidy::tidy(root))?;
+        steps.step("deployment", || check_deploy::check_deploy(root))?;
     }
     steps.step("components", || build(root, Kind::Services))?;
     if guests {

@@ -301,7 +301,7 @@ impl Databases {
 }
 
 /// Takes the data directory's lock, as the platform does.
-fn lock(data: &Path) -> Result<fs::File> {
+pub fn lock(data: &Path) -> Result<fs::File> {
     let path = data.join("lock");
     let refused = |error: std::io::Error| {
         CliError::failed(format!("cannot use `{}`: {error}", path.display()))

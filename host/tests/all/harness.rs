@@ -73,7 +73,7 @@ fn checked_in() -> toml::Table {
 pub struct Platform {
     pub address: String,
     pub data: PathBuf,
-    config: PathBuf,
+    pub config: PathBuf,
     own_cache: bool,
     running: Mutex<Option<Running>>,
     _folder: TempDir,

@@ -1,6 +1,7 @@
 //! The `platform` capability: services, queues and metrics of the host, for those who may see them.
 
-use crate::harness::{ALL, Platform};
+use crate::harness::{ALL, Platform, Setup};
+use std::process::Command;
 
 #[test]
 fn the_registry_shows_what_runs() {
@@ -58,4 +59,18 @@ fn errors_when_not_granted() {
         .token(&user.token)
         .send()
         .expect_problem(403, "admin");
+}
+
+#[test]
+fn the_word_to_look_at_files_again_does_not_end_a_host_that_follows_none() {
+    let platform = Platform::start(&Setup {
+        services: &["ca"],
+        ..Setup::default()
+    });
+    let pid = platform.pid().to_string();
+    let sent = Command::new("kill").args(["-HUP", &pid]).status();
+    assert!(sent.is_ok_and(|status| status.success()));
+    let health = platform.call("ca", "GET", "/health").send();
+    health.expect_status(200);
+    assert!(platform.stop().success(), "{}", platform.log());
 }
