@@ -30,6 +30,9 @@ pub struct Config {
     pub limits: toml::Table,
     /// Services to run, by full name.
     pub service: BTreeMap<ServiceName, ServiceConfig>,
+    /// What is answered to services' requests, to those too that do not run on this host.
+    #[serde(skip)]
+    pub answers: BTreeMap<ServiceName, Approvals>,
 }
 
 /// Servers that a capability's `backend` may name.
@@ -386,7 +389,7 @@ impl Config {
 
     /// Parses the text of a `platform.toml`.
     pub fn parse(text: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text)
+        let mut config: Self = toml::from_str(text)
             .map_err(|error| format_err!("{}", error.to_string().trim_end()))?;
         Limits::layered(&[&config.limits]).map_err(|error| format_err!("{error}"))?;
         for (name, service) in &config.service {
@@ -403,6 +406,9 @@ impl Config {
             Limits::layered(&[&service.limits])
                 .map_err(|error| format_err!("[service.{name}] {error}"))?;
         }
+        let answer =
+            |(name, service): (&ServiceName, &ServiceConfig)| (name.clone(), service.grants.clone());
+        config.answers = config.service.iter().map(answer).collect();
         Ok(config)
     }
 

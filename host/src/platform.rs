@@ -349,6 +349,10 @@ impl Platform {
         platform.start_all(planned).await?;
         platform.keep_files();
         *platform.hosts() = hosts;
+        if let Some(cluster) = platform.others() {
+            // Others know of what is live here before anybody is told that it is ready.
+            cluster.beat().await;
+        }
         Ok(platform)
     }
 
@@ -551,7 +555,7 @@ async fn certified(
          `--services` or `enabled = false`",
         ca::CA_SERVICE
     );
-    authority.answer_with(&config.service);
+    authority.answer_with(&config.answers);
     authority.write_operator_token(clock::now_s())?;
     let met = match opening {
         Some(opening) => Some(opening.join(&authority).await?),

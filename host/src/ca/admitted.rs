@@ -5,7 +5,7 @@ use crate::{
     approval::{self, Approvals, Approved, Unapproved},
     clock,
     component::ComponentFile,
-    config::{Limits, ServiceConfig},
+    config::Limits,
     name::ServiceName,
     telemetry::chain,
 };
@@ -105,13 +105,10 @@ impl Authority {
         })
     }
 
-    /// Says what platform.toml answers to services that are configured there.
-    pub fn answer_with(&self, services: &BTreeMap<ServiceName, ServiceConfig>) {
-        let answers = services
-            .iter()
-            .map(|(name, service)| (name.clone(), service.grants.clone()));
+    /// Says what platform.toml answers to services that are configured there, be it for other hosts.
+    pub fn answer_with(&self, answers: &BTreeMap<ServiceName, Approvals>) {
         // Once: the file is read at the start.
-        let _ = self.answers.set(answers.collect());
+        let _ = self.answers.set(answers.clone());
     }
 
     /// Admits a component of the library by a caller's decision. Without answers, those of platform.toml count.

@@ -115,6 +115,7 @@ impl Cluster {
             }
             (&Method::GET, "/hosts") => {
                 self.operator(asker).await?;
+                self.beat().await;
                 Ok(self.list())
             }
             (&Method::POST, "/remove") => {

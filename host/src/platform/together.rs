@@ -241,6 +241,8 @@ impl Platform {
     pub(super) async fn everywhere(&self, name: &ServiceName, target: &Target) -> Result<(), String> {
         let Some(cluster) = self.others() else { return Ok(()) };
         let limit = Duration::from_millis(self.config.platform.start_ms_max);
+        // Whoever has come since the last round trip counts too.
+        cluster.beat().await;
         let mut beats = cluster.beats();
         let deadline = Instant::now() + limit;
         loop {
