@@ -12,6 +12,7 @@ mod enrol;
 mod identity;
 mod listener;
 mod memory;
+mod metrics;
 mod peer;
 mod routes;
 mod state;
@@ -108,6 +109,9 @@ pub struct Cluster {
     heard_ms: AtomicU64,
     born: Instant,
     deaf: AtomicBool,
+    /// This host's certificate was revoked.
+    removed: AtomicBool,
+    calls: metrics::Calls,
     draining: AtomicBool,
     /// Says what this host says of itself; set when the platform has started.
     describe: OnceLock<Box<dyn Fn() -> HostState + Send + Sync>>,
@@ -139,7 +143,8 @@ impl Opening {
         }
         let (seal, name) = identity::prepare(&folder, cluster)?;
         let background = Handle::current();
-        let server = sql::server(&config.backends.postgres, data, &background).await?;
+        let connect = || sql::server(&config.backends.postgres, data, &background);
+        let server = sql::patiently(connect).await?;
         let limits = Limits {
             call_max: Duration::from_millis(cluster.deaf_ms_max * 4 / 5),
             component_bytes_max: usize::try_from(crate::component::COMPONENT_BYTES_MAX)
@@ -217,6 +222,8 @@ impl Opening {
             heard_ms: AtomicU64::new(0),
             born: Instant::now(),
             deaf: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
+            calls: metrics::Calls::default(),
             draining: AtomicBool::new(false),
             describe: OnceLock::new(),
             heard,
@@ -261,6 +268,7 @@ impl Cluster {
     /// Whether this host has not heard from the platform for too long.
     pub fn is_deaf(&self) -> bool {
         self.since_heard() > Duration::from_millis(self.config.deaf_ms_max)
+            || self.removed.load(Ordering::Acquire)
     }
 
     /// Whether this host is about to stop.
@@ -271,6 +279,21 @@ impl Cluster {
     fn since_heard(&self) -> Duration {
         let heard = Duration::from_millis(self.heard_ms.load(Ordering::Acquire));
         self.born.elapsed().saturating_sub(heard)
+    }
+
+    /// The last change that this host has taken in.
+    pub fn revision(&self) -> i64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// Counts how calls to other hosts end.
+    pub fn calls(&self) -> &metrics::Calls {
+        &self.calls
+    }
+
+    /// Shows this in the host's metrics.
+    pub fn measure(self: &Arc<Self>, metrics: &crate::telemetry::Metrics) {
+        metrics.register(|registry| metrics::register(self, registry));
     }
 
     /// Says how to find out what this host says of itself.
@@ -346,6 +369,9 @@ impl Cluster {
     }
 
     fn lease(&self) -> Option<Lease> {
+        if self.identity.is_removed() {
+            return None;
+        }
         let mut state = self.describe.get()?();
         state.revision = self.revision.load(Ordering::Acquire);
         state.draining = self.is_draining();
@@ -368,12 +394,17 @@ impl Cluster {
 
     /// Stops trusting what this host knows, or begins to trust it again.
     fn notice_deafness(&self) {
+        self.removed.store(self.identity.is_removed(), Ordering::Release);
         let deaf = self.is_deaf();
         if self.deaf.swap(deaf, Ordering::AcqRel) == deaf {
             return;
         }
         self.authority.withheld().set_deaf(deaf);
         match deaf {
+            true if self.identity.is_removed() => tracing::error!(
+                "this host was removed from the platform, and answers nothing any more; to come back it needs an empty data \
+                 directory and another invitation"
+            ),
             true => tracing::error!(
                 deaf_ms_max = self.config.deaf_ms_max,
                 "this host does not hear from the platform, and answers nothing until it does: is PostgreSQL reachable?"

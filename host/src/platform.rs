@@ -295,8 +295,12 @@ impl Platform {
             &configs.queue,
             &config.backends.redis,
         )?;
+        broker.found().await?;
         let metrics = Metrics::new();
         broker.measure(&metrics);
+        if let Some(cluster) = &cluster {
+            cluster.measure(&metrics);
+        }
         let boot = Boot {
             data: options.data.clone(),
             config: Arc::new(config.platform.clone()),
@@ -399,8 +403,14 @@ impl Platform {
     /// Puts the configured files into the library, beside what is served.
     fn keep_files(self: &Arc<Self>) {
         let keeping = self.clone();
-        tokio::task::spawn_blocking(move || {
-            restore::keep(keeping.loader.library(), &keeping.configured);
+        tokio::spawn(async move {
+            let platform = keeping.clone();
+            let kept = tokio::task::spawn_blocking(move || {
+                restore::keep(keeping.loader.library(), &keeping.configured);
+            });
+            // A panic in it is told by the runtime.
+            let _ = kept.await;
+            platform.offer_files().await;
         });
     }
 

@@ -484,7 +484,7 @@ fn describe(pem: &str) -> Result<Certificate> {
 }
 
 /// The serial number in lower-case hex, without DER's sign byte.
-pub(super) fn serial_hex(x509: &X509Certificate<'_>) -> String {
+pub fn serial_hex(x509: &X509Certificate<'_>) -> String {
     super::hex(&minimal(x509.raw_serial()))
 }
 

@@ -90,6 +90,7 @@ pub struct Identity {
 pub struct Ends {
     pub connector: TlsConnector,
     pub acceptor: TlsAcceptor,
+    serial: String,
     not_after: i64,
 }
 
@@ -160,6 +161,16 @@ impl Identity {
         Ok(())
     }
 
+    /// Whether a host's certificate was revoked.
+    pub fn is_revoked(&self, serial: &str) -> bool {
+        self.authority.is_revoked(serial)
+    }
+
+    /// Whether this host was removed from the platform.
+    pub fn is_removed(&self) -> bool {
+        self.is_revoked(&self.current.load().serial)
+    }
+
     /// Whose certificate this is; the error says why it is not good, although its signature is.
     pub fn peer(&self, der: &[u8]) -> Result<HostCertificate> {
         let certificate = HostCertificate::parse(der, &self.trust_domain)
@@ -211,6 +222,7 @@ fn load(folder: &Path) -> Result<Ends> {
     let (_, x509) = x509_parser::parse_x509_certificate(leaf)
         .map_err(|error| format_err!("host.pem cannot be read: {error}"))?;
     let not_after = x509.validity().not_after.timestamp();
+    let serial = crate::ca::pki::serial_hex(&x509);
     let mut roots = RootCertStore::empty();
     for root in certificates(&read(crate::ca::pki::ROOT_FILE)?)? {
         roots.add(root).context("root.pem cannot be a root")?;
@@ -242,6 +254,7 @@ fn load(folder: &Path) -> Result<Ends> {
     Ok(Ends {
         connector: Arc::new(client).into(),
         acceptor: Arc::new(server).into(),
+        serial,
         not_after,
     })
 }

@@ -44,6 +44,24 @@ pub enum Reached {
     Lost(String),
 }
 
+impl Reached {
+    /// The name in metrics.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Answered(_) => "answered",
+            Self::Untouched(_) => "untouched",
+            Self::Lost(_) => "lost",
+        }
+    }
+}
+
+/// A connection, and the certificate that the host showed on it.
+#[derive(Clone)]
+struct Connection {
+    sender: SendRequest<WasiBody>,
+    serial: Arc<str>,
+}
+
 /// Another host.
 pub struct Peer {
     pub name: String,
@@ -51,7 +69,7 @@ pub struct Peer {
     config: Config,
     identity: Arc<Identity>,
     /// One for each core and one for what belongs to no request, made when it is first needed.
-    connections: Vec<Mutex<Option<SendRequest<WasiBody>>>>,
+    connections: Vec<Mutex<Option<Connection>>>,
     /// Calls of this host that are under way there.
     under_way: AtomicU32,
     /// What it said itself.
@@ -140,7 +158,7 @@ impl Peer {
                 return Reached::Untouched(Some(request));
             }
         };
-        match connection.try_send_request(request).await {
+        match connection.sender.try_send_request(request).await {
             Ok(answer) => {
                 self.recovered();
                 answered(answer)
@@ -165,9 +183,11 @@ impl Peer {
     }
 
     /// The connection at `place`, made anew where it is lost.
-    async fn connection(&self, place: usize) -> Result<SendRequest<WasiBody>> {
+    async fn connection(&self, place: usize) -> Result<Connection> {
         let mut slot = self.connections[place].lock().await;
-        if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_closed()) {
+        // A host that was removed is spoken to no more, on connections that are open neither.
+        let good = |one: &&Connection| !one.sender.is_closed() && !self.identity.is_revoked(&one.serial);
+        if let Some(connection) = slot.as_ref().filter(good) {
             return Ok(connection.clone());
         }
         let limit = Duration::from_millis(self.config.connect_ms_max);
@@ -178,7 +198,7 @@ impl Peer {
         Ok(connection)
     }
 
-    async fn connect(&self) -> Result<SendRequest<WasiBody>> {
+    async fn connect(&self) -> Result<Connection> {
         let stream = self
             .reach()
             .await
@@ -194,10 +214,11 @@ impl Peer {
             .context("the handshake with the host")?;
         let (_, session) = stream.get_ref();
         let shown = session.peer_certificates().and_then(<[_]>::first);
-        self.identity
+        let shown = self
+            .identity
             .peer(shown.context("the host showed no certificate")?)?;
         let ping = Duration::from_millis(self.config.ping_ms);
-        let (connection, driver) = http2::Builder::new(TokioExecutor::new())
+        let (sender, driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -213,7 +234,10 @@ impl Peer {
                 tracing::debug!(host, %error, "a connection to another host ended");
             }
         });
-        Ok(connection)
+        Ok(Connection {
+            sender,
+            serial: shown.serial.into(),
+        })
     }
 
     /// Connects from the address that others reach this host by, so that networks may be told apart by it.
@@ -246,7 +270,7 @@ impl Peer {
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(body)?;
         let mut connection = self.connection(self.connections.len() - 1).await?;
-        let answer = connection.send_request(request).await?;
+        let answer = connection.sender.send_request(request).await?;
         let status = answer.status();
         let body = http_body_util::Limited::new(answer.into_body(), super::routes::ANSWER_BYTES_MAX)
             .collect()

@@ -40,7 +40,9 @@ pub async fn call(
     for _ in 0..cluster.config.attempts_max {
         let Some(peer) = candidates.pop_front() else { break };
         let Some(request) = call.next() else { break };
-        match peer.call(request, &envelope(arrival)).await {
+        let reached = peer.call(request, &envelope(arrival)).await;
+        cluster.calls().count(&peer.name, reached.outcome());
+        match reached {
             // A host that answers 503 did nothing, or what may be done again.
             Reached::Answered(answer)
                 if answer.status() == StatusCode::SERVICE_UNAVAILABLE

@@ -162,6 +162,23 @@ impl Platform {
         self.mesh.cluster.as_ref()
     }
 
+    /// Keeps the configured components for hosts that return to them, or change them from afar.
+    pub(super) async fn offer_files(&self) {
+        let Some(cluster) = self.others() else { return };
+        for (name, (_, digest)) in &self.configured {
+            let (library, wanted) = (self.loader.library().clone(), digest.clone());
+            let read = tokio::task::spawn_blocking(move || library.get(&wanted)).await;
+            let offered = match read {
+                Ok(Ok(file)) => cluster.offer(digest, &file.bytes).await,
+                Ok(Err(error)) => Err(error),
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = offered {
+                tracing::warn!(service = %name, error = chain(&error), "a component was not kept for other hosts");
+            }
+        }
+    }
+
     /// The component with this digest, from the memory that hosts share where this one has no file of it.
     pub(super) async fn fetch(&self, digest: &str) -> Result<()> {
         fetch(self.loader.library(), self.others(), digest).await

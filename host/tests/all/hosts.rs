@@ -103,19 +103,26 @@ fn without_a_certificate_nobody_calls_and_a_removed_host_is_cut_off() {
         .find(|host| host["seat"] == false)
         .expect("the second host");
     let name = name["name"].as_str().expect("a name").to_owned();
-    first.cli(&["host", "remove", &name]);
-    // It may try to renew its lease; nobody speaks with it any more.
-    let health = || {
-        let health = first.call("setup", "GET", "/api/health").token(&first.operator()).send();
-        health.text()
-    };
-    eventually("the removed host answers no call", || {
-        let told = health();
-        let herald: Value = serde_json::from_str(&told).ok()?;
-        let herald = find(&herald, "exprsn-herald")?;
-        (herald["status"] != "healthy").then_some(())
+    let asked = || first.call("setup", "GET", "/api/health").token(&first.operator()).send().text();
+    eventually("it answers", || {
+        let told: Value = serde_json::from_str(&asked()).ok()?;
+        (find(&told, "exprsn-herald")?["status"] == "healthy").then_some(())
     });
-    drop(second);
+    first.cli(&["host", "remove", &name]);
+    eventually("nobody speaks with it any more", || {
+        let told: Value = serde_json::from_str(&asked()).ok()?;
+        find(&told, "exprsn-herald")
+            .is_none_or(|herald| herald["status"] != "healthy")
+            .then_some(())
+    });
+    // It knows, and answers nobody.
+    let health = eventually("it stands still", || {
+        let health = second.call("herald", "GET", "/health").send();
+        (health.status == 503).then_some(health)
+    });
+    assert!(health.text().contains("host-cut-off"), "{}", health.text());
+    assert!(second.log().contains("was removed from the platform"));
+    eventually("its lease is gone", || (hosts(&first).len() == 1).then_some(()));
 }
 
 /// The object in `value` that has this name.

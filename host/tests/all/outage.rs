@@ -90,3 +90,26 @@ fn without_postgresql_services_answer_503_and_recover_by_themselves() {
     });
     arrived(&platform, &followers, &posts);
 }
+
+#[test]
+fn a_host_that_starts_before_its_servers_waits_for_them() {
+    let (platform, author, followers) = start();
+    platform.stop();
+    let servers = servers(&platform);
+    servers.postgres.kill();
+    servers.redis.lock().expect("the lock").kill();
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| platform.restart());
+        let waits = |what: &str| {
+            let told = format!("{what} cannot be reached yet");
+            eventually(&told, || platform.log().contains(&told).then_some(()));
+        };
+        waits("the server of [backends.redis]");
+        servers.redis.lock().expect("the lock").restart();
+        waits("PostgreSQL");
+        servers.postgres.resume();
+        starting.join().expect("it starts");
+    });
+    let posts = [post(&platform, &author, "after all").expect("taken")];
+    arrived(&platform, &followers, &posts);
+}

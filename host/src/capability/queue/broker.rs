@@ -23,10 +23,16 @@ use std::{
     path::Path,
     sync::{Arc, Mutex},
 };
+use std::time::Duration;
 use tokio::{runtime::Handle, sync::watch};
+use wasmtime::error::Context as _;
 
 /// The broker's file in the data directory.
 pub const BROKER_FILE: &str = "broker.db";
+/// How long a start waits for the server.
+const SERVER_MAX: Duration = Duration::from_secs(60);
+/// How often it is tried for.
+const SERVER_RETRY: Duration = Duration::from_secs(1);
 /// Longest that a listing may be.
 pub const LIST_MAX: u64 = 1_000;
 
@@ -84,6 +90,22 @@ impl Broker {
                 let redis = Arc::new(redis.open("capability.queue")?);
                 let backend = RedisBackend::new(redis, config);
                 Ok(Self::new(Arc::new(backend), background, config))
+            }
+        }
+    }
+
+    /// Waits until the server that keeps jobs and events is there: machines and pods start in any order.
+    pub async fn found(&self) -> wasmtime::Result<()> {
+        let until = tokio::time::Instant::now() + SERVER_MAX;
+        loop {
+            match self.queues().await {
+                Err(Error::Unavailable(error)) if tokio::time::Instant::now() < until => {
+                    tracing::warn!(%error, "the server of [backends.redis] cannot be reached yet; waiting for it");
+                    tokio::time::sleep(SERVER_RETRY).await;
+                }
+                found => {
+                    return found.map(drop).context("asking what keeps jobs and events");
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ mod value;
 
 pub use config::{Backend, Config, PostgresServer};
 pub use exprsn_backends::sql::{migrate, outbox};
-pub use store::{Store, path, server};
+pub use store::{Store, path, patiently, server};
 
 use super::{Boot, Borrower, Capability, queue::Broker};
 use crate::{name::ServiceName, store::StoreState};
@@ -118,12 +118,14 @@ impl Capability for Sql {
         boot.metrics
             .register(|registry| registry.register_collector(Box::new(gauges.clone())));
         Ok(Self {
-            store: Store::connect(
-                &boot.data,
-                &config,
-                &boot.backends.postgres,
-                &boot.background,
-            )
+            store: patiently(|| {
+                Store::connect(
+                    &boot.data,
+                    &config,
+                    &boot.backends.postgres,
+                    &boot.background,
+                )
+            })
             .await?,
             background: boot.background.clone(),
             broker: boot.broker.clone(),
