@@ -22,8 +22,8 @@ pub mod pki;
 mod ring;
 pub mod signer;
 mod standing;
-pub mod tokens;
 mod together;
+pub mod tokens;
 mod vault;
 mod withholding;
 
@@ -35,8 +35,8 @@ pub use claims::{Claims, Subject};
 pub use file::{private_folder, read_or_create as secret_file, replace as replace_file};
 pub use key::Algorithm;
 pub use ledger::{Admission, Decided, Withholding};
-pub use together::{Issuer, Together};
 pub use signer::Signer;
+pub use together::{Issuer, Together};
 pub use tokens::{Refusal, Rejection, Resolver, Tokens, Verdict, VerifiedToken};
 
 use crate::{
@@ -52,7 +52,6 @@ use arc_swap::ArcSwap;
 use ledger::{Ledger, Remembered};
 use pki::{Certificate, Pki};
 use ring::{KeyRing, Rotation};
-use vault::Vault;
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, HashSet},
@@ -60,6 +59,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 use tokio::sync::watch;
+use vault::Vault;
 use wasmtime::{Result, error::Context as _, format_err};
 
 /// The service that decides; its bytes are pinned.

@@ -21,9 +21,9 @@ mod wire;
 pub use config::Config;
 pub use directory::Directory;
 pub use enrol::Invited;
+pub use listener::accept;
 pub use memory::{Kind, Memory};
 pub use peer::{Peer, Reached};
-pub use listener::accept;
 pub use state::{HostState, Refused, ServiceState};
 pub use wire::Envelope;
 
@@ -122,7 +122,11 @@ pub struct Cluster {
 
 impl Opening {
     /// Enrols where this host has not yet, and reads what the platform remembers; none where one host is alone.
-    pub async fn open(config: &PlatformToml, data: &Path, join: Option<&str>) -> Result<Option<Self>> {
+    pub async fn open(
+        config: &PlatformToml,
+        data: &Path,
+        join: Option<&str>,
+    ) -> Result<Option<Self>> {
         let cluster = &config.cluster;
         if cluster.listen.is_empty() {
             ensure!(
@@ -138,7 +142,9 @@ impl Opening {
             None => cluster.invitation()?,
         };
         let joined = ca::pki::has_joined(&folder);
-        if let Some(token) = invitation.filter(|_| !joined && !folder.join(ca::pki::ROOT_FILE).exists()) {
+        if let Some(token) =
+            invitation.filter(|_| !joined && !folder.join(ca::pki::ROOT_FILE).exists())
+        {
             enrol::enrol(&folder, &config.platform.trust_domain, &token, cluster).await?;
         }
         let (seal, name) = identity::prepare(&folder, cluster)?;
@@ -150,7 +156,9 @@ impl Opening {
             component_bytes_max: usize::try_from(crate::component::COMPONENT_BYTES_MAX)
                 .unwrap_or(usize::MAX),
         };
-        let shared = Shared::open(&server, limits).await.context("opening the memory that hosts share")?;
+        let shared = Shared::open(&server, limits)
+            .await
+            .context("opening the memory that hosts share")?;
         let (facts, revision) = shared.all(clock::now_s()).await?;
         let memory = Memory::new(
             shared.clone(),
@@ -203,7 +211,13 @@ impl Opening {
             authority.hear(fact, clock::now_s()).await?;
         }
         let folder = self.data.join("ca");
-        let identity = Identity::open(&folder, authority, &self.config, &self.name, &self.trust_domain)?;
+        let identity = Identity::open(
+            &folder,
+            authority,
+            &self.config,
+            &self.name,
+            &self.trust_domain,
+        )?;
         if let Some(seat) = &self.seat {
             seat.show(identity.clone());
         }
@@ -338,7 +352,11 @@ impl Cluster {
         let begun = self.born.elapsed();
         let lease = self.lease();
         let since = self.revision.load(Ordering::Acquire);
-        match self.shared.beat(lease.as_ref(), self.config.lease_ms, since).await {
+        match self
+            .shared
+            .beat(lease.as_ref(), self.config.lease_ms, since)
+            .await
+        {
             Ok(heard) => {
                 self.directory.update(&heard.hosts);
                 for fact in &heard.facts {
@@ -386,7 +404,12 @@ impl Cluster {
     async fn take_in(&self, fact: &Fact) {
         if let Err(error) = self.authority.hear(fact, clock::now_s()).await {
             // What cannot be kept is in force all the same, or of no account.
-            tracing::error!(kind = fact.kind, key = fact.key, error = chain(&error), "what was heard could not be kept");
+            tracing::error!(
+                kind = fact.kind,
+                key = fact.key,
+                error = chain(&error),
+                "what was heard could not be kept"
+            );
         }
         let _ = self.heard.send(fact.clone());
         self.revision.fetch_max(fact.revision, Ordering::AcqRel);
@@ -394,7 +417,8 @@ impl Cluster {
 
     /// Stops trusting what this host knows, or begins to trust it again.
     fn notice_deafness(&self) {
-        self.removed.store(self.identity.is_removed(), Ordering::Release);
+        self.removed
+            .store(self.identity.is_removed(), Ordering::Release);
         let deaf = self.is_deaf();
         if self.deaf.swap(deaf, Ordering::AcqRel) == deaf {
             return;

@@ -406,8 +406,9 @@ impl Config {
             Limits::layered(&[&service.limits])
                 .map_err(|error| format_err!("[service.{name}] {error}"))?;
         }
-        let answer =
-            |(name, service): (&ServiceName, &ServiceConfig)| (name.clone(), service.grants.clone());
+        let answer = |(name, service): (&ServiceName, &ServiceConfig)| {
+            (name.clone(), service.grants.clone())
+        };
         config.answers = config.service.iter().map(answer).collect();
         Ok(config)
     }

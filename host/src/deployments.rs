@@ -312,7 +312,11 @@ impl Deployments {
             .database
             .read(move |connection| {
                 let text = "SELECT target FROM targets WHERE service = ?1";
-                Ok::<_, Error>(connection.query_row(text, [service], |row| row.get(0)).optional()?)
+                Ok::<_, Error>(
+                    connection
+                        .query_row(text, [service], |row| row.get(0))
+                        .optional()?,
+                )
             })
             .await?;
         Ok(found.and_then(|text| serde_json::from_str(&text).ok()))
@@ -328,7 +332,9 @@ impl Deployments {
                         .map_err(|error| wasmtime::format_err!("{error}"))?;
                     let (known, target) = (self.target(&service).await?, Target::of(fact)?);
                     // What it has followed already it keeps as it was then, with the file of then.
-                    if known.map(|known| known.id) != target.as_ref().map(|target| target.id.clone()) {
+                    if known.map(|known| known.id)
+                        != target.as_ref().map(|target| target.id.clone())
+                    {
                         self.keep(&service, target.as_ref()).await?;
                     }
                 }
@@ -344,9 +350,11 @@ impl Deployments {
             return Ok(());
         };
         let told: Told = serde_json::from_slice(value).context("reading a service's history")?;
-        let service = ServiceName::parse(&told.service)
-            .map_err(|error| wasmtime::format_err!("{error}"))?;
-        Ok(self.keep_entry(&service, fact.key.clone(), told.entry).await?)
+        let service =
+            ServiceName::parse(&told.service).map_err(|error| wasmtime::format_err!("{error}"))?;
+        Ok(self
+            .keep_entry(&service, fact.key.clone(), told.entry)
+            .await?)
     }
 
     /// The history of a service, newest first.

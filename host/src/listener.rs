@@ -270,7 +270,9 @@ fn unready(mesh: &Mesh) -> Option<Problem> {
         return Some(cut_off());
     }
     let services = mesh.registry.all();
-    let waiting = services.iter().find(|service| service.state().0 != State::Live)?;
+    let waiting = services
+        .iter()
+        .find(|service| service.state().0 != State::Live)?;
     Some(not_live(waiting))
 }
 

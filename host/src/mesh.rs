@@ -101,7 +101,9 @@ impl Mesh {
 
     /// Whether this host has not heard from the others for too long. Where it is alone: one load.
     pub fn is_cut_off(&self) -> bool {
-        self.cluster.as_ref().is_some_and(|cluster| cluster.is_deaf())
+        self.cluster
+            .as_ref()
+            .is_some_and(|cluster| cluster.is_deaf())
     }
 
     /// Sends `request` of the service `from`, made while it handled `cause`.

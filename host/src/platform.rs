@@ -9,9 +9,9 @@ mod watch;
 
 use crate::{
     ca::{self, Authority},
-    cluster::{self, Cluster, Refused},
     capability::{Boot, Capabilities, queue},
     clock,
+    cluster::{self, Cluster, Refused},
     component::ComponentFile,
     config::Config,
     cores::Cores,
@@ -372,11 +372,15 @@ impl Platform {
         };
         let described = Arc::downgrade(self);
         cluster.describe_with(move || {
-            described.upgrade().map_or_else(Default::default, |platform| platform.state())
+            described
+                .upgrade()
+                .map_or_else(Default::default, |platform| platform.state())
         });
         let address = cluster.listen_address()?;
         for core in 0..self.cores.count() {
-            let opened = self.cores.spawn_on(core, async move { listener::open(address) });
+            let opened = self
+                .cores
+                .spawn_on(core, async move { listener::open(address) });
             let opened = opened.await.context("opening a listener panicked")?;
             let opened = opened.context("[cluster] listen")?;
             let accept = cluster::accept(
@@ -553,14 +557,17 @@ async fn certified(
     let together = opening.as_ref().map(cluster::Opening::together);
     let (data, domain) = (options.data.clone(), config.platform.trust_domain.clone());
     let settings = settings.clone();
-    let open = move || {
-        Authority::open_together(&data, &domain, &settings, together.unwrap_or_default())
-    };
+    let open =
+        move || Authority::open_together(&data, &domain, &settings, together.unwrap_or_default());
     let authority = tokio::task::spawn_blocking(open)
         .await
         .context("opening the authority panicked")??;
     wasmtime::ensure!(
-        authority.issues() || !config.service.keys().any(|name| name.as_str() == ca::CA_SERVICE),
+        authority.issues()
+            || !config
+                .service
+                .keys()
+                .any(|name| name.as_str() == ca::CA_SERVICE),
         "{} runs on the host that holds the certificate authority's keys, and this one joined others: leave it out with \
          `--services` or `enabled = false`",
         ca::CA_SERVICE

@@ -22,8 +22,7 @@ use tokio::sync::watch;
 /// Longest text of one withheld grant, in bytes.
 pub const WITHHELD_BYTES_MAX: usize = 512;
 /// What is told while this host does not hear the others.
-pub const DEAF: &str =
-    "this host has not heard from the platform for longer than [cluster] deaf_ms_max, and trusts nothing until it does";
+pub const DEAF: &str = "this host has not heard from the platform for longer than [cluster] deaf_ms_max, and trusts nothing until it does";
 /// Most grants withheld from one service.
 pub const WITHHELD_MAX: usize = 256;
 
@@ -125,10 +124,8 @@ impl Withheld {
 
     fn set_deaf(&self, deaf: bool) {
         self.deaf.store(deaf, Ordering::Release);
-        self.any.store(
-            deaf || !self.grants.load().is_empty(),
-            Ordering::Release,
-        );
+        self.any
+            .store(deaf || !self.grants.load().is_empty(), Ordering::Release);
         self.announce();
     }
 

@@ -1,8 +1,8 @@
 //! Admission: which component runs as which service, under which certificate, and until when.
 
 use super::{
-    Admission, Authority, CA_SERVICE, CertificateFault, ComponentCertificate, DAY_S, Decided, Pin,
-    HostCertificate, REVOKED_CERTIFICATES_MAX, from_hex,
+    Admission, Authority, CA_SERVICE, CertificateFault, ComponentCertificate, DAY_S, Decided,
+    HostCertificate, Pin, REVOKED_CERTIFICATES_MAX, from_hex,
     pki::{Certificate, LeafRequest},
 };
 use crate::{approval::Approved, clock, component::ComponentFile, name::ServiceName};
@@ -131,7 +131,11 @@ impl Authority {
     }
 
     /// Admits what another host of the platform runs by its configuration.
-    pub async fn admit_for(&self, host: &HostCertificate, candidate: Candidate) -> Result<Admission> {
+    pub async fn admit_for(
+        &self,
+        host: &HostCertificate,
+        candidate: Candidate,
+    ) -> Result<Admission> {
         let service = candidate.service.clone();
         ensure!(
             host.may_speak_for(service.as_str()),
@@ -222,13 +226,8 @@ impl Authority {
 
     /// Puts in force that certificates are good no longer.
     pub(super) fn enforce_revoked(&self, serials: &[String]) {
-        self.revoked.rcu(|known| {
-            known
-                .iter()
-                .chain(serials)
-                .cloned()
-                .collect::<HashSet<_>>()
-        });
+        self.revoked
+            .rcu(|known| known.iter().chain(serials).cloned().collect::<HashSet<_>>());
         self.revocations.send_modify(|times| *times += 1);
     }
 

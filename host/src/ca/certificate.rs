@@ -1,8 +1,8 @@
 //! Reading a component's certificate, and deciding whether it lets the component run.
 
 use super::pki::{
-    DER_OCTET_STRING, DER_UTF8_STRING, OID_ARC, OID_DIGEST, OID_GRANTS, OID_SERVICES,
-    OID_VERSION, serial_hex,
+    DER_OCTET_STRING, DER_UTF8_STRING, OID_ARC, OID_DIGEST, OID_GRANTS, OID_SERVICES, OID_VERSION,
+    serial_hex,
 };
 use std::fmt;
 use x509_parser::{
@@ -171,8 +171,8 @@ impl HostCertificate {
     /// Reads a host's certificate (DER) of this trust domain. One of a component is none.
     pub fn parse(der: &[u8], trust_domain: &str) -> Result<Self, CertificateFault> {
         let malformed = CertificateFault::Malformed;
-        let (_, x509) = X509Certificate::from_der(der)
-            .map_err(|_| malformed("not an X.509 certificate"))?;
+        let (_, x509) =
+            X509Certificate::from_der(der).map_err(|_| malformed("not an X.509 certificate"))?;
         let id = spiffe_id(&x509).ok_or(malformed("it has no SPIFFE id"))?;
         let host = id
             .strip_prefix(&format!("spiffe://{trust_domain}/host/"))

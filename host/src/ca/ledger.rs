@@ -219,13 +219,12 @@ impl Ledger {
     pub async fn live(&self, service: &str) -> Result<Option<Admission>, Error> {
         let service = service.to_owned();
         self.read(move |connection| {
-                let text =
-                    format!("SELECT {COLUMNS} FROM admissions WHERE service = ?1 AND live = 1");
-                Ok(connection
-                    .query_row(&text, [service], admission)
-                    .optional()?)
-            })
-            .await
+            let text = format!("SELECT {COLUMNS} FROM admissions WHERE service = ?1 AND live = 1");
+            Ok(connection
+                .query_row(&text, [service], admission)
+                .optional()?)
+        })
+        .await
     }
 
     /// The newest admission of a service: of the component with this digest, or of any.
@@ -285,19 +284,20 @@ impl Ledger {
     /// Every grant that is withheld, by service.
     pub async fn withheld(&self) -> Result<Vec<(String, Withholding)>, Error> {
         self.read(|connection| {
-                let text = "SELECT service, grant, by, reason FROM withheld_grants ORDER BY service, grant";
-                let mut statement = connection.prepare(text)?;
-                let rows = statement.query_map([], |row| {
-                    let one = Withholding {
-                        grant: row.get(1)?,
-                        by: row.get(2)?,
-                        reason: row.get(3)?,
-                    };
-                    Ok((row.get(0)?, one))
-                })?;
-                Ok(rows.collect::<Result<_, _>>()?)
-            })
-            .await
+            let text =
+                "SELECT service, grant, by, reason FROM withheld_grants ORDER BY service, grant";
+            let mut statement = connection.prepare(text)?;
+            let rows = statement.query_map([], |row| {
+                let one = Withholding {
+                    grant: row.get(1)?,
+                    by: row.get(2)?,
+                    reason: row.get(3)?,
+                };
+                Ok((row.get(0)?, one))
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
     }
 
     /// Remembers an admission, as the service's live one where it says so.
@@ -330,11 +330,12 @@ impl Ledger {
     pub async fn was_revoked(&self, service: &str, digest: &str) -> Result<bool, Error> {
         let (service, digest) = (service.to_owned(), digest.to_owned());
         self.read(move |connection| {
-                let text = "SELECT EXISTS (SELECT 1 FROM admissions JOIN revoked_certificates USING (serial)
+            let text =
+                "SELECT EXISTS (SELECT 1 FROM admissions JOIN revoked_certificates USING (serial)
                     WHERE service = ?1 AND digest = ?2)";
-                Ok(connection.query_row(text, [service, digest], |row| row.get(0))?)
-            })
-            .await
+            Ok(connection.query_row(text, [service, digest], |row| row.get(0))?)
+        })
+        .await
     }
 
     /// Adopts a revocation list; false if its number does not exceed the last one's, and nothing changes.
@@ -344,10 +345,11 @@ impl Ledger {
         revoked: Vec<(String, i64)>,
     ) -> Result<bool, Error> {
         if let Some(memory) = &self.memory {
-            let change = |(serial, at): &(String, i64)| {
-                Kind::RevokedCertificate.change(serial, Some(at))
-            };
-            memory.tell_all(revoked.iter().map(change).collect()).await?;
+            let change =
+                |(serial, at): &(String, i64)| Kind::RevokedCertificate.change(serial, Some(at));
+            memory
+                .tell_all(revoked.iter().map(change).collect())
+                .await?;
         }
         let number = i64::try_from(number).unwrap_or(i64::MAX);
         self.write(move |connection| {
@@ -378,7 +380,9 @@ impl Ledger {
     /// Keeps what another host has written.
     pub async fn hear(&self, heard: &Heard, now_s: i64) -> Result<(), Error> {
         match heard {
-            Heard::RevokedToken { id, expires_at } => self.keep_revoked_token(id, *expires_at).await,
+            Heard::RevokedToken { id, expires_at } => {
+                self.keep_revoked_token(id, *expires_at).await
+            }
             Heard::RevokedCertificate { serial, at } => {
                 self.keep_revoked_certificate(serial, *at).await
             }
@@ -460,9 +464,18 @@ impl Ledger {
 /// What another host has written, as far as it is the authority's.
 #[derive(Clone, Debug)]
 pub enum Heard {
-    RevokedToken { id: String, expires_at: i64 },
-    RevokedCertificate { serial: String, at: i64 },
-    Withheld { service: String, grants: Vec<Withholding> },
+    RevokedToken {
+        id: String,
+        expires_at: i64,
+    },
+    RevokedCertificate {
+        serial: String,
+        at: i64,
+    },
+    Withheld {
+        service: String,
+        grants: Vec<Withholding>,
+    },
     Admission(Box<Admission>),
 }
 
@@ -491,11 +504,7 @@ fn admission(row: &Row<'_>) -> rusqlite::Result<Admission> {
     })
 }
 
-fn insert(
-    connection: &Connection,
-    admission: &Admission,
-    now_s: i64,
-) -> Result<(), sqlite::Error> {
+fn insert(connection: &Connection, admission: &Admission, now_s: i64) -> Result<(), sqlite::Error> {
     if admission.live {
         connection.execute(
             "UPDATE admissions SET live = 0 WHERE service = ?1 AND live = 1",

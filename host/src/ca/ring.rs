@@ -2,8 +2,8 @@
 
 use super::{
     file,
-    vault::Vault,
     key::{Algorithm, SigningKey, generate},
+    vault::Vault,
 };
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
@@ -48,12 +48,7 @@ impl std::fmt::Debug for Entry {
 
 impl KeyRing {
     /// Opens the ring in `folder`, making its first key if it has none. Blocks; never on a core's thread.
-    pub fn open(
-        vault: &Vault,
-        folder: &Path,
-        algorithm: Algorithm,
-        now_s: i64,
-    ) -> Result<Self> {
+    pub fn open(vault: &Vault, folder: &Path, algorithm: Algorithm, now_s: i64) -> Result<Self> {
         file::private_folder(folder)?;
         let ring = Self::read(folder, algorithm)?;
         if ring.keys.is_empty() {
@@ -204,8 +199,10 @@ mod tests {
     fn the_first_key_stays_until_it_is_due() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("tokens");
-        let open =
-            |now| KeyRing::open_rotating(&vault(&path), &path, Algorithm::EdDsa, ROTATION, now).expect("opened");
+        let open = |now| {
+            KeyRing::open_rotating(&vault(&path), &path, Algorithm::EdDsa, ROTATION, now)
+                .expect("opened")
+        };
         let first = open(0).signing().kid().to_owned();
         assert_eq!(open(89 * DAY).signing().kid(), first);
 

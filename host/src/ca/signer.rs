@@ -149,7 +149,12 @@ impl Signer {
     ) -> Result<(), SignError> {
         self.ring(service, key, algorithm, now_s)?;
         let _making = lock(&self.making);
-        let ring = KeyRing::add(&self.vault, &self.key_folder(service, key)?, algorithm, now_s)?;
+        let ring = KeyRing::add(
+            &self.vault,
+            &self.key_folder(service, key)?,
+            algorithm,
+            now_s,
+        )?;
         lock(&self.rings).insert((service.clone(), key.to_owned(), algorithm), Arc::new(ring));
         Ok(())
     }
@@ -204,8 +209,9 @@ impl Signer {
         let _making = lock(&self.making);
         let path = self.key_folder(service, key)?.join("hmac-sha256.key");
         file::private_folder(path.parent().unwrap_or(&path))?;
-        let bytes =
-            self.vault.read_or_create(&path, || Ok(rand::random::<[u8; SECRET_BYTES]>().to_vec()))?;
+        let bytes = self
+            .vault
+            .read_or_create(&path, || Ok(rand::random::<[u8; SECRET_BYTES]>().to_vec()))?;
         if bytes.len() != SECRET_BYTES {
             return Err(SignError::Fault(wasmtime::format_err!(
                 "`{}` does not hold {SECRET_BYTES} bytes",

@@ -137,7 +137,10 @@ impl Authority {
         let name = ServiceName::parse(service).map_err(|error| format_err!("{error}"))?;
         // In force first: this host may lose what it keeps, the platform does not.
         if let Err(error) = self.withheld.set(&name, &texts) {
-            tracing::error!(service, "a withheld grant cannot be read, so all are: {error}");
+            tracing::error!(
+                service,
+                "a withheld grant cannot be read, so all are: {error}"
+            );
             let _ = self.withheld.set(&name, &["*".to_owned()]);
         }
         let heard = Heard::Withheld {
@@ -167,7 +170,10 @@ impl Authority {
         }
         self.tokens.replace_ring(ring);
         if let Err(error) = self.write_operator_token(crate::clock::now_s()) {
-            tracing::warn!(error = chain(&error), "the operator's token was not written anew");
+            tracing::warn!(
+                error = chain(&error),
+                "the operator's token was not written anew"
+            );
         }
         Ok(())
     }

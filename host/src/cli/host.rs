@@ -118,7 +118,11 @@ impl InviteArgs {
         }
         print(made["token"].as_str().unwrap_or_default());
         let services = names(&made["services"]);
-        let services = if services.is_empty() { "all services".to_owned() } else { services };
+        let services = if services.is_empty() {
+            "all services".to_owned()
+        } else {
+            services
+        };
         eprintln!(
             "good for {} host{}, for {}, with {services}: start it with `exprsn up --join TOKEN`",
             self.uses,
@@ -147,7 +151,10 @@ impl RemoveArgs {
         if self.json {
             return print_json(&done);
         }
-        print(&format!("{} is removed: {} certificates are revoked", self.host, done["certificates"]));
+        print(&format!(
+            "{} is removed: {} certificates are revoked",
+            self.host, done["certificates"]
+        ));
         Ok(())
     }
 }
@@ -173,7 +180,14 @@ fn render(told: &Value, style: Style) -> String {
             .map(|service| service_of(service, style))
             .collect();
         let load = host["load"].to_string();
-        table.row([name, text("address"), status, load, text("version"), services.join(" ")]);
+        table.row([
+            name,
+            text("address"),
+            status,
+            load,
+            text("version"),
+            services.join(" "),
+        ]);
     }
     table.render()
 }
@@ -181,7 +195,12 @@ fn render(told: &Value, style: Style) -> String {
 fn service_of(service: &Value, style: Style) -> String {
     let name = service["name"].as_str().unwrap_or_default();
     let name = name.strip_prefix("exprsn-").unwrap_or(name);
-    let digest: String = service["digest"].as_str().unwrap_or_default().chars().take(8).collect();
+    let digest: String = service["digest"]
+        .as_str()
+        .unwrap_or_default()
+        .chars()
+        .take(8)
+        .collect();
     let shown = format!("{name}@{digest}");
     match (service["state"].as_str(), &service["refused"]) {
         (_, Value::Object(_)) => style.red(&shown),
@@ -191,7 +210,11 @@ fn service_of(service: &Value, style: Style) -> String {
 }
 
 fn names(value: &Value) -> String {
-    let names = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+    let names = value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str);
     names.collect::<Vec<_>>().join(", ")
 }
 
@@ -241,7 +264,12 @@ mod tests {
             { "name": "b", "address": "10.0.0.2:3100", "draining": true, "load": 0, "version": "0.1.0", "services": [] },
         ] });
         let shown = render(&told, Style::stdout());
-        for expected in ["a (this)", "live, authority", "timeline@01234567", "draining"] {
+        for expected in [
+            "a (this)",
+            "live, authority",
+            "timeline@01234567",
+            "draining",
+        ] {
             assert!(shown.contains(expected), "{shown}");
         }
     }

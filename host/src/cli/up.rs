@@ -48,7 +48,12 @@ pub struct UpArgs {
     services: Option<Vec<String>>,
     /// An invitation that `exprsn host invite` printed on a platform's first host: this host becomes one of that platform.
     /// Needed at the first start only.
-    #[arg(long, value_name = "TOKEN", env = "EXPRSN_JOIN", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "EXPRSN_JOIN",
+        hide_env_values = true
+    )]
     join: Option<String>,
     /// Stops when stdin closes, which it does when whoever started this process ends.
     #[arg(long, hide = true)]

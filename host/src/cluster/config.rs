@@ -1,8 +1,6 @@
 //! `[cluster]`: how this host meets the others.
 
-use crate::{
-    config::or_environment,
-};
+use crate::config::or_environment;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use wasmtime::{Result, ensure, format_err};

@@ -122,7 +122,10 @@ impl Directory {
         let others = known.hosts.iter().filter(|(name, ..)| *name != self.own);
         others
             .flat_map(|(name, _, state)| {
-                state.services.iter().map(move |one| (name.clone(), one.clone()))
+                state
+                    .services
+                    .iter()
+                    .map(move |one| (name.clone(), one.clone()))
             })
             .collect()
     }

@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     ca::{
-        Admission, Candidate, Issuer, private_folder,
+        Admission, Candidate, Issuer,
         pki::{Certificate, INTERMEDIATE_FILE, ROOT_FILE},
-        replace_file,
+        private_folder, replace_file,
     },
     component::hex,
     telemetry::chain,
@@ -62,7 +62,10 @@ impl Invited {
     }
 
     fn open(text: &str) -> Result<Self> {
-        let bytes = text.trim().strip_prefix(PREFIX).and_then(|text| BASE64.decode(text).ok());
+        let bytes = text
+            .trim()
+            .strip_prefix(PREFIX)
+            .and_then(|text| BASE64.decode(text).ok());
         let invited = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         invited.context(
             "the invitation is none: pass what `exprsn host invite` printed, whole, with --join or in EXPRSN_JOIN",
@@ -93,21 +96,30 @@ pub async fn enrol(folder: &Path, trust_domain: &str, token: &str, config: &Conf
     let told = tokio::time::timeout(ENROL_MAX, post(&invited, "/enrol", &asked)).await;
     let told = told.unwrap_or_else(|_| Err(format_err!("it did not answer within 20 s")));
     let enrolled: routes::Enrolled = told.with_context(|| {
-        format!("enrolling at {}: is that host running, and can it be reached from here?", invited.at)
+        format!(
+            "enrolling at {}: is that host running, and can it be reached from here?",
+            invited.at
+        )
     })?;
     ensure!(
         fingerprint(&enrolled.root)? == invited.root,
         "the host at {} has another root than the invitation says; take nothing from it",
         invited.at
     );
-    let seal = BASE64.decode(&enrolled.seal).context("the platform's seal key")?;
+    let seal = BASE64
+        .decode(&enrolled.seal)
+        .context("the platform's seal key")?;
     let write = |name: &str, content: &[u8]| replace_file(&folder.join(name), content);
     write(SEAL_FILE, &seal)?;
     write(CERTIFICATE_FILE, enrolled.chain.as_bytes())?;
     write(INTERMEDIATE_FILE, enrolled.intermediate.as_bytes())?;
     // The last one: with it this host has joined.
     write(ROOT_FILE, enrolled.root.as_bytes())?;
-    tracing::info!(host = name, at = invited.at, "this host has joined the platform");
+    tracing::info!(
+        host = name,
+        at = invited.at,
+        "this host has joined the platform"
+    );
     Ok(())
 }
 
@@ -128,10 +140,15 @@ async fn post<T: serde::de::DeserializeOwned>(
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
-    let stream = TcpStream::connect(&invited.at).await.context("connecting")?;
+    let stream = TcpStream::connect(&invited.at)
+        .await
+        .context("connecting")?;
     let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
     let name = ServerName::try_from(invited.host.clone()).context("the host's name")?;
-    let stream = connector.connect(name, stream).await.context("the handshake")?;
+    let stream = connector
+        .connect(name, stream)
+        .await
+        .context("the handshake")?;
     let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(driver);
     let request = http::Request::post(path)
@@ -140,11 +157,18 @@ async fn post<T: serde::de::DeserializeOwned>(
         .body(Full::new(Bytes::from(body.to_string())))?;
     let answer = sender.send_request(request).await?;
     let status = answer.status();
-    let body = Limited::new(answer.into_body(), routes::ANSWER_BYTES_MAX).collect().await;
-    let body = body.map_err(|error| format_err!("the answer broke off: {error}"))?.to_bytes();
+    let body = Limited::new(answer.into_body(), routes::ANSWER_BYTES_MAX)
+        .collect()
+        .await;
+    let body = body
+        .map_err(|error| format_err!("the answer broke off: {error}"))?
+        .to_bytes();
     if !status.is_success() {
         let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-        bail!("it answered {status}: {}", problem["detail"].as_str().unwrap_or_default());
+        bail!(
+            "it answered {status}: {}",
+            problem["detail"].as_str().unwrap_or_default()
+        );
     }
     Ok(serde_json::from_slice(&body)?)
 }
@@ -165,7 +189,8 @@ impl ServerCertVerifier for ByRoot {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let ours = |der: &&CertificateDer<'_>| hex(digest(&SHA256, der).as_ref()) == self.fingerprint;
+        let ours =
+            |der: &&CertificateDer<'_>| hex(digest(&SHA256, der).as_ref()) == self.fingerprint;
         let root = intermediates.iter().find(ours).ok_or_else(|| {
             rustls::Error::General("the host does not show the root of the invitation".to_owned())
         })?;
@@ -205,7 +230,9 @@ impl ServerCertVerifier for ByRoot {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -244,15 +271,22 @@ impl Seat {
         path: &str,
         body: serde_json::Value,
     ) -> Result<T> {
-        let identity = self.identity.get().context("this host shows no certificate yet")?;
+        let identity = self
+            .identity
+            .get()
+            .context("this host shows no certificate yet")?;
         let hosts = self.shared.beat(None, 0, i64::MAX).await?.hosts;
-        let is_seat = |lease: &&exprsn_backends::shared::Lease| super::HostState::parse(&lease.state).seat;
+        let is_seat =
+            |lease: &&exprsn_backends::shared::Lease| super::HostState::parse(&lease.state).seat;
         let lease = hosts.iter().find(is_seat).context(
             "the host that holds the certificate authority's keys is not running: start it, then try again",
         )?;
         let peer = Peer::new(&lease.host, &lease.address, &self.config, identity.clone());
         let told = peer.ask(path, &body).await.with_context(|| {
-            format!("asking host {}, which holds the certificate authority's keys", lease.host)
+            format!(
+                "asking host {}, which holds the certificate authority's keys",
+                lease.host
+            )
         })?;
         Ok(serde_json::from_value(told)?)
     }
@@ -297,7 +331,10 @@ pub(super) async fn keep_certified(identity: Arc<Identity>, seat: Option<Arc<Sea
             }
         };
         if let Err(error) = renewed {
-            tracing::error!(error = chain(&error), "this host's certificate could not be renewed; the present one serves on");
+            tracing::error!(
+                error = chain(&error),
+                "this host's certificate could not be renewed; the present one serves on"
+            );
         }
     }
 }

@@ -20,7 +20,11 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
-use std::{fs, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use wasmtime::{Result, error::Context as _, format_err};
 
@@ -52,9 +56,14 @@ pub fn name(folder: &Path, config: &Config) -> Result<String> {
     let made = secret_file(&folder.join(NAME_FILE), || {
         Ok(format!("host-{:08x}", rand::random::<u32>()).into_bytes())
     })?;
-    let name = String::from_utf8(made).ok().filter(|name| is_host_name(name));
+    let name = String::from_utf8(made)
+        .ok()
+        .filter(|name| is_host_name(name));
     name.with_context(|| {
-        format!("`{}` holds no name; delete it", folder.join(NAME_FILE).display())
+        format!(
+            "`{}` holds no name; delete it",
+            folder.join(NAME_FILE).display()
+        )
     })
 }
 
@@ -72,7 +81,10 @@ fn key(folder: &Path) -> Result<KeyPair> {
     })?;
     let pem = String::from_utf8(pem).map_err(|_| format_err!("the file is not PEM"));
     KeyPair::from_pem(&pem?).with_context(|| {
-        format!("`{}` cannot be used; delete it and join anew", path.display())
+        format!(
+            "`{}` cannot be used; delete it and join anew",
+            path.display()
+        )
     })
 }
 
@@ -202,14 +214,19 @@ fn self_certify(folder: &Path, authority: &Authority, name: &str, days: i64) -> 
 /// A host's certificate with those of its issuers, the root included: who enrols knows its fingerprint alone.
 pub fn chain_of(leaf: &Certificate, authority: &Authority) -> String {
     let (intermediate, root) = (authority.intermediate(), authority.root());
-    [leaf, intermediate, root].map(|one| one.pem.as_str()).concat()
+    [leaf, intermediate, root]
+        .map(|one| one.pem.as_str())
+        .concat()
 }
 
 fn load(folder: &Path) -> Result<Ends> {
     let read = |name: &str| -> Result<Vec<u8>> {
         let path = folder.join(name);
         fs::read(&path).with_context(|| {
-            format!("cannot read `{}`; delete the data directory and join anew", path.display())
+            format!(
+                "cannot read `{}`; delete the data directory and join anew",
+                path.display()
+            )
         })
     };
     let certificates = |pem: &[u8]| -> Result<Vec<CertificateDer<'static>>> {

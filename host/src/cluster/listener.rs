@@ -105,7 +105,11 @@ async fn serve(
     };
     let streams_max = cluster.config.streams_max;
     let ping = Duration::from_millis(cluster.config.ping_ms);
-    let door = Door { cluster, mesh, host };
+    let door = Door {
+        cluster,
+        mesh,
+        host,
+    };
     let respond = hyper::service::service_fn(move |request| {
         let door = door.clone();
         async move {
@@ -161,14 +165,22 @@ impl Door {
         let envelope = envelope.ok_or_else(|| bad("the envelope cannot be read"))?;
         // Checked at each call: a host that is removed says nothing more, on connections that are open too.
         if !host.may_speak_for(&envelope.from) || self.mesh.authority.is_revoked(&host.serial) {
-            tracing::warn!(host = host.host, service = envelope.from, "a host speaks for a service that it may not");
+            tracing::warn!(
+                host = host.host,
+                service = envelope.from,
+                "a host speaks for a service that it may not"
+            );
             let detail = format!("host {} may not speak for {}", host.host, envelope.from);
             return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
         }
         let service = self.mesh.registry.get(&envelope.to);
-        let Some(service) = service.filter(|service| service.state().0 == State::Live || service.live().is_some())
+        let Some(service) =
+            service.filter(|service| service.state().0 == State::Live || service.live().is_some())
         else {
-            return Ok(untouched(&format!("{} is not live on this host", envelope.to)));
+            return Ok(untouched(&format!(
+                "{} is not live on this host",
+                envelope.to
+            )));
         };
         if self.cluster.is_deaf() {
             return Ok(untouched("this host does not hear from the platform"));
@@ -184,7 +196,9 @@ impl Door {
     async fn ask(&self, request: http::Request<Incoming>) -> Result<Response, Problem> {
         let (parts, body) = request.into_parts();
         let body = Limited::new(body, QUESTION_BYTES_MAX).collect().await;
-        let body = body.map_err(|_| bad("the question is too large or broke off"))?.to_bytes();
+        let body = body
+            .map_err(|_| bad("the question is too large or broke off"))?
+            .to_bytes();
         let token = parts
             .headers
             .get(header::AUTHORIZATION)

@@ -52,9 +52,21 @@ impl Collector for View {
         let revision = cluster.revision();
         for (name, help, value) in [
             ("cluster_hosts", "Hosts that have a lease", hosts),
-            ("cluster_heard_ms", "Milliseconds since this host heard from the platform", heard),
-            ("cluster_revision", "The last change that this host has taken in", revision),
-            ("cluster_deaf", "Whether this host trusts nothing it knows", i64::from(cluster.is_deaf())),
+            (
+                "cluster_heard_ms",
+                "Milliseconds since this host heard from the platform",
+                heard,
+            ),
+            (
+                "cluster_revision",
+                "The last change that this host has taken in",
+                revision,
+            ),
+            (
+                "cluster_deaf",
+                "Whether this host trusts nothing it knows",
+                i64::from(cluster.is_deaf()),
+            ),
         ] {
             let gauge = ConstGauge::new(value);
             let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;

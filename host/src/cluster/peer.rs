@@ -116,7 +116,10 @@ impl Peer {
 
     /// The smaller, the better: whether it is passed over, whether it is about to stop, how busy it is.
     pub fn rank(&self) -> (bool, bool, u32) {
-        let busy = self.under_way.load(Relaxed).saturating_add(self.load.load(Relaxed));
+        let busy = self
+            .under_way
+            .load(Relaxed)
+            .saturating_add(self.load.load(Relaxed));
         (self.is_ejected(), self.draining.load(Relaxed), busy)
     }
 
@@ -134,7 +137,13 @@ impl Peer {
         let failures = self.failures.fetch_add(1, Relaxed).min(16);
         let span = (self.config.eject_ms << failures).min(self.config.eject_ms_max);
         self.ejected_until_ms.store(self.age_ms() + span, Relaxed);
-        tracing::warn!(host = self.name, address = self.address, reason, span_ms = span, "a host is passed over");
+        tracing::warn!(
+            host = self.name,
+            address = self.address,
+            reason,
+            span_ms = span,
+            "a host is passed over"
+        );
     }
 
     fn recovered(&self) {
@@ -186,7 +195,8 @@ impl Peer {
     async fn connection(&self, place: usize) -> Result<Connection> {
         let mut slot = self.connections[place].lock().await;
         // A host that was removed is spoken to no more, on connections that are open neither.
-        let good = |one: &&Connection| !one.sender.is_closed() && !self.identity.is_revoked(&one.serial);
+        let good =
+            |one: &&Connection| !one.sender.is_closed() && !self.identity.is_revoked(&one.serial);
         if let Some(connection) = slot.as_ref().filter(good) {
             return Ok(connection.clone());
         }
@@ -249,7 +259,9 @@ impl Peer {
                 SocketAddr::V6(_) => TcpSocket::new_v6()?,
             };
             let own = self.config.listen_address().ok().map(|own| own.ip());
-            if let Some(own) = own.filter(|own| !own.is_unspecified() && own.is_ipv4() == address.is_ipv4()) {
+            if let Some(own) =
+                own.filter(|own| !own.is_unspecified() && own.is_ipv4() == address.is_ipv4())
+            {
                 socket.bind(SocketAddr::new(own, 0))?;
             }
             match socket.connect(address).await {
@@ -272,11 +284,12 @@ impl Peer {
         let mut connection = self.connection(self.connections.len() - 1).await?;
         let answer = connection.sender.send_request(request).await?;
         let status = answer.status();
-        let body = http_body_util::Limited::new(answer.into_body(), super::routes::ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(|error| format_err!("the answer broke off: {error}"))?
-            .to_bytes();
+        let body =
+            http_body_util::Limited::new(answer.into_body(), super::routes::ANSWER_BYTES_MAX)
+                .collect()
+                .await
+                .map_err(|error| format_err!("the answer broke off: {error}"))?
+                .to_bytes();
         let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
         match status {
             StatusCode::OK => Ok(said),

@@ -131,7 +131,8 @@ impl Cluster {
     }
 
     async fn operator(&self, asker: &Asker<'_>) -> Result<(), Problem> {
-        let refused = |detail: String| Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
+        let refused =
+            |detail: String| Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
         let token = asker
             .token
             .ok_or_else(|| refused("the operator's token is needed".to_owned()))?;
@@ -166,8 +167,15 @@ impl Cluster {
         let accepted = self.shared.accept(&asked.id, hash.as_ref(), now_s).await;
         let accepted = accepted.map_err(|error| unavailable(&error))?;
         let invitation = accepted.ok_or_else(|| {
-            tracing::warn!(host = asked.host, invitation = asked.id, "an enrolment was refused");
-            forbidden("the invitation is not good: it was used, has expired, or was never made here".to_owned())
+            tracing::warn!(
+                host = asked.host,
+                invitation = asked.id,
+                "an enrolment was refused"
+            );
+            forbidden(
+                "the invitation is not good: it was used, has expired, or was never made here"
+                    .to_owned(),
+            )
         })?;
         let services = match invitation.services.is_empty() {
             true => "*".to_owned(),
@@ -185,7 +193,10 @@ impl Cluster {
     }
 
     async fn renew(&self, host: &HostCertificate, asked: &Renew) -> Answer {
-        let services = host.services.as_ref().map_or_else(|| "*".to_owned(), |all| all.join(","));
+        let services = host
+            .services
+            .as_ref()
+            .map_or_else(|| "*".to_owned(), |all| all.join(","));
         let chain = self.certify(&host.host, &services, &asked.csr).await?;
         Ok(json!(Renewed { chain }))
     }
@@ -208,7 +219,10 @@ impl Cluster {
         serials.push(issued.serial.clone());
         let surplus = serials.len().saturating_sub(SERIALS_MAX);
         serials.drain(..surplus);
-        let noted = self.memory.tell(Kind::Host.change(host, Some(&serials))).await;
+        let noted = self
+            .memory
+            .tell(Kind::Host.change(host, Some(&serials)))
+            .await;
         noted.map_err(|error| unavailable(&error))?;
         Ok(super::identity::chain_of(&issued, &self.authority))
     }
@@ -234,7 +248,9 @@ impl Cluster {
         if !self.authority.issues() {
             return Err(not_the_seat());
         }
-        let signed = self.authority.issue_listener_for(&asked.names, asked.days, &asked.csr, clock::now_s());
+        let signed =
+            self.authority
+                .issue_listener_for(&asked.names, asked.days, &asked.csr, clock::now_s());
         Ok(json!(signed.map_err(|error| bad(chain(&error)))?))
     }
 
@@ -243,10 +259,14 @@ impl Cluster {
             return Err(not_the_seat());
         }
         if !(1..=INVITATION_USES_MAX).contains(&asked.uses) {
-            return Err(bad(format!("an invitation is good for 1 to {INVITATION_USES_MAX} uses")));
+            return Err(bad(format!(
+                "an invitation is good for 1 to {INVITATION_USES_MAX} uses"
+            )));
         }
         if !(1..=INVITATION_S_MAX).contains(&asked.valid_s) {
-            return Err(bad(format!("an invitation is valid for 1 to {INVITATION_S_MAX} seconds")));
+            return Err(bad(format!(
+                "an invitation is valid for 1 to {INVITATION_S_MAX} seconds"
+            )));
         }
         let services: Result<Vec<_>, _> = asked
             .services
@@ -266,7 +286,8 @@ impl Cluster {
         };
         let made = self.shared.invite(invitation).await;
         made.map_err(|error| unavailable(&error))?;
-        let root = enrol::fingerprint(&self.authority.root().pem).map_err(|error| failed(&error))?;
+        let root =
+            enrol::fingerprint(&self.authority.root().pem).map_err(|error| failed(&error))?;
         let invited = enrol::Invited {
             at: self.config.advertised(),
             host: self.name.clone(),
@@ -353,4 +374,3 @@ fn failed(error: &wasmtime::Error) -> Problem {
     let detail = "the host failed; the operator finds why in the log";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "host-failed", detail)
 }
-

@@ -130,9 +130,7 @@ impl Envelope {
         Some(Arrival {
             caller: Principal::service(&from),
             user,
-            authority: self
-                .granted
-                .map_or(Authority::OfUser, Authority::Granted),
+            authority: self.granted.map_or(Authority::OfUser, Authority::Granted),
             address: self.address,
             trace: TraceContext::parse(&self.trace)?,
             path: path?.into(),
@@ -180,7 +178,10 @@ mod tests {
         };
         let sealed = Envelope::of(&service("exprsn-b"), "b:3014", &arrival).seal();
         let opened = Envelope::open(&sealed).unwrap();
-        assert_eq!((opened.to.as_str(), opened.from.as_str()), ("exprsn-b", "exprsn-a"));
+        assert_eq!(
+            (opened.to.as_str(), opened.from.as_str()),
+            ("exprsn-b", "exprsn-a")
+        );
         assert_eq!(opened.authority, "b:3014");
         let there = opened.arrival(now).unwrap();
         assert_eq!(there.caller.subject, arrival.caller.subject);
@@ -191,7 +192,9 @@ mod tests {
         assert_eq!(there.path, arrival.path);
         let left = there.deadline - now;
         assert!(left <= Duration::from_secs(2) && left > Duration::from_millis(1_900));
-        assert!(matches!(there.authority, Authority::Granted(granted) if granted.contains(Permission::Append)));
+        assert!(
+            matches!(there.authority, Authority::Granted(granted) if granted.contains(Permission::Append))
+        );
     }
 
     #[test]

@@ -21,8 +21,18 @@ use wasmtime_wasi_http::{
 
 /// Methods that may be done twice.
 const IDEMPOTENT: [&str; 12] = [
-    "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "PROPFIND", "PROPPATCH", "REPORT", "SEARCH",
-    "MKCOL", "COPY",
+    "GET",
+    "HEAD",
+    "OPTIONS",
+    "TRACE",
+    "PUT",
+    "DELETE",
+    "PROPFIND",
+    "PROPPATCH",
+    "REPORT",
+    "SEARCH",
+    "MKCOL",
+    "COPY",
 ];
 
 /// Calls a service that runs on other hosts.
@@ -33,12 +43,17 @@ pub async fn call(
     arrival: &Arrival,
 ) -> Result<Response, HttpError> {
     let mut candidates: VecDeque<Arc<Peer>> = cluster.directory().candidates(to).into();
-    let authority = request.uri().authority().map_or_else(|| to.to_string(), ToString::to_string);
+    let authority = request
+        .uri()
+        .authority()
+        .map_or_else(|| to.to_string(), ToString::to_string);
     let envelope = |arrival: &Arrival| Envelope::of(to, &authority, arrival).seal();
     let mut call = Call::of(request, cluster.config.retry_bytes_max).await?;
     let mut last = None;
     for _ in 0..cluster.config.attempts_max {
-        let Some(peer) = candidates.pop_front() else { break };
+        let Some(peer) = candidates.pop_front() else {
+            break;
+        };
         let Some(request) = call.next() else { break };
         let reached = peer.call(request, &envelope(arrival)).await;
         cluster.calls().count(&peer.name, reached.outcome());

@@ -175,7 +175,13 @@ impl Platform {
         action: Action,
     ) -> Result<(), ChangeError> {
         let followed = self
-            .try_replace(service, digest, change, (action, Instant::now()), Told::ByOthers)
+            .try_replace(
+                service,
+                digest,
+                change,
+                (action, Instant::now()),
+                Told::ByOthers,
+            )
             .await;
         followed.map(drop)
     }
@@ -196,8 +202,14 @@ impl Platform {
             version,
             cached: true,
         };
-        self.go_live(&service, ready, change, (Action::Promote, begun), Told::ToOthers)
-            .await
+        self.go_live(
+            &service,
+            ready,
+            change,
+            (Action::Promote, begun),
+            Told::ToOthers,
+        )
+        .await
     }
 
     /// Ends a canary; the current version has everything again.
@@ -266,7 +278,8 @@ impl Platform {
         let full = ServiceName::parse(text)?;
         let short = ServiceName::parse_short(text)?;
         let elsewhere = |name: &ServiceName| self.runs_elsewhere(name).is_some();
-        let runs = |name: &ServiceName| self.registry.get(name.as_str()).is_some() || elsewhere(name);
+        let runs =
+            |name: &ServiceName| self.registry.get(name.as_str()).is_some() || elsewhere(name);
         Ok(if !runs(&full) && runs(&short) {
             short
         } else {
@@ -360,9 +373,13 @@ impl Platform {
         match (ready, paused) {
             (Ok(ready), _) => match change.percent {
                 Some(percent) if action == Action::Canary => {
-                    self.try_out(service, ready, percent, change, (begun, told)).await
+                    self.try_out(service, ready, percent, change, (begun, told))
+                        .await
                 }
-                _ => self.go_live(service, ready, change, (action, begun), told).await,
+                _ => {
+                    self.go_live(service, ready, change, (action, begun), told)
+                        .await
+                }
             },
             (Err(error), Some(old)) => {
                 old.recall();
@@ -607,7 +624,8 @@ impl Platform {
             }
             _ => Target::live(&version.digest, self.configured_digest(name), change),
         };
-        self.record(name, &changed, change, None, Some(target)).await?;
+        self.record(name, &changed, change, None, Some(target))
+            .await?;
         Ok(changed)
     }
 
@@ -653,7 +671,10 @@ impl Platform {
             took_ms: 0,
         };
         if let Err(error) = self.deployments.record(&service.name, entry, None).await {
-            tracing::error!(error = chain(&error), "a refused change could not be recorded");
+            tracing::error!(
+                error = chain(&error),
+                "a refused change could not be recorded"
+            );
         }
     }
 
@@ -715,7 +736,11 @@ fn of_version(
     done: (Action, Instant),
     outcome: &'static str,
 ) -> Changed {
-    let what = (&version.context.name, &version.manifest, version.digest.as_str());
+    let what = (
+        &version.context.name,
+        &version.manifest,
+        version.digest.as_str(),
+    );
     changed(what, former, done, outcome)
 }
 

@@ -25,8 +25,12 @@ use wasmtime::{Result, error::Context as _, format_err};
 impl Platform {
     /// What this host says of itself.
     pub(super) fn state(&self) -> HostState {
-        let services: Vec<ServiceState> =
-            self.registry.all().iter().map(|one| self.state_of(one)).collect();
+        let services: Vec<ServiceState> = self
+            .registry
+            .all()
+            .iter()
+            .map(|one| self.state_of(one))
+            .collect();
         HostState {
             load: services.iter().map(|one| one.instances).sum(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -49,32 +53,52 @@ impl Platform {
             description: described.manifest.description.clone(),
             digest: described.digest.clone(),
             configured: self.configured_digest(&service.name),
-            trial: service.canary().map(|(trial, percent)| (trial.digest.clone(), percent)),
+            trial: service
+                .canary()
+                .map(|(trial, percent)| (trial.digest.clone(), percent)),
             refused: refused.get(&service.name).cloned(),
             state: state.as_str().to_owned(),
             reason,
-            depends_on: described.manifest.depends_on.iter().map(ToString::to_string).collect(),
+            depends_on: described
+                .manifest
+                .depends_on
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             grants: live.as_ref().map_or_else(Vec::new, |version| {
-                version.grants.names().into_iter().map(str::to_owned).collect()
+                version
+                    .grants
+                    .names()
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect()
             }),
             started_at: service.started_at_ms,
-            instances: live
-                .as_ref()
-                .map_or(0, |version| u32::try_from(version.metrics.instances.get()).unwrap_or(0)),
+            instances: live.as_ref().map_or(0, |version| {
+                u32::try_from(version.metrics.instances.get()).unwrap_or(0)
+            }),
             invocations,
             failures,
         }
     }
 
     /// Follows what other hosts change, until the platform is dropped.
-    pub(super) async fn hear(platform: std::sync::Weak<Self>, mut facts: mpsc::UnboundedReceiver<Fact>) {
+    pub(super) async fn hear(
+        platform: std::sync::Weak<Self>,
+        mut facts: mpsc::UnboundedReceiver<Fact>,
+    ) {
         while let Some(fact) = facts.recv().await {
-            let Some(platform) = platform.upgrade() else { return };
+            let Some(platform) = platform.upgrade() else {
+                return;
+            };
             match Kind::parse(&fact.kind) {
                 Some(Kind::Deployment) => platform.hear_deployment(&fact).await,
                 Some(Kind::History) => {
                     if let Err(error) = platform.deployments.hear_history(&fact).await {
-                        tracing::error!(error = chain(&error), "an entry of a service's history was not kept");
+                        tracing::error!(
+                            error = chain(&error),
+                            "an entry of a service's history was not kept"
+                        );
                     }
                 }
                 _ => {}
@@ -96,16 +120,23 @@ impl Platform {
         match heard.await {
             Ok((name, Some(target))) => {
                 let platform = self.clone();
-                self.background().spawn(async move { platform.converge(&name, target).await });
+                self.background()
+                    .spawn(async move { platform.converge(&name, target).await });
             }
             Ok((_, None)) => {}
-            Err(error) => tracing::error!(service = fact.key, error = chain(&error), "a change was not understood"),
+            Err(error) => tracing::error!(
+                service = fact.key,
+                error = chain(&error),
+                "a change was not understood"
+            ),
         }
     }
 
     /// Brings this host's version of a service to what all hosts are to run.
     async fn converge(self: Arc<Self>, name: &ServiceName, target: Target) {
-        let Some(service) = self.registry.get(name.as_str()) else { return };
+        let Some(service) = self.registry.get(name.as_str()) else {
+            return;
+        };
         let _turn = service.changing.lock().await;
         // A later change may have come while this one waited for its turn.
         let newest = self.deployments.target(name).await.ok().flatten();
@@ -124,7 +155,13 @@ impl Platform {
             Err(error) => {
                 tracing::error!(service = %name, digest = target.digest, reason = %error, "this host cannot follow the others");
                 let reason = error.to_string();
-                refused.insert(name.clone(), Refused { deployment: target.id, reason });
+                refused.insert(
+                    name.clone(),
+                    Refused {
+                        deployment: target.id,
+                        reason,
+                    },
+                );
             }
         }
     }
@@ -141,19 +178,26 @@ impl Platform {
             if trial.is_some_and(|trial| trial.digest == *digest) {
                 return Ok(());
             }
-            return self.follow_version(service, digest, change, Action::Canary).await;
+            return self
+                .follow_version(service, digest, change, Action::Canary)
+                .await;
         }
         if let Some(trial) = trial {
             let promoted = trial.digest == target.digest;
             service.set_canary(None);
             if promoted {
-                return self.follow_version(service, &target.digest, change, Action::Promote).await;
+                return self
+                    .follow_version(service, &target.digest, change, Action::Promote)
+                    .await;
             }
             trial.retire(self.drain_deadline());
         }
         match live.as_deref() == Some(target.digest.as_str()) {
             true => Ok(()),
-            false => self.follow_version(service, &target.digest, change, Action::Swap).await,
+            false => {
+                self.follow_version(service, &target.digest, change, Action::Swap)
+                    .await
+            }
         }
     }
 
@@ -208,9 +252,17 @@ impl Platform {
             _ => Target::live(digest, configured, change),
         };
         let outcome = if trial.is_some() { "trial" } else { "live" };
-        let done = changed((name, &file.manifest, digest), former.clone(), (action, begun), outcome);
+        let done = changed(
+            (name, &file.manifest, digest),
+            former.clone(),
+            (action, begun),
+            outcome,
+        );
         let entry = Deployment::of(&done, change, None);
-        let told = self.deployments.record(name, entry, Some(target.clone())).await;
+        let told = self
+            .deployments
+            .record(name, entry, Some(target.clone()))
+            .await;
         told.map_err(ChangeError::Fault)?;
         match self.everywhere(name, &target).await {
             Ok(()) => Ok(Changed {
@@ -235,7 +287,11 @@ impl Platform {
         tracing::error!(service = %name, to = former, reason, "rolled back on all hosts");
         let target = Target::live(former, self.configured_digest(name), &change);
         let entry = Deployment::returned(former, &change, reason);
-        if let Err(error) = self.deployments.record(name, entry, Some(target.clone())).await {
+        if let Err(error) = self
+            .deployments
+            .record(name, entry, Some(target.clone()))
+            .await
+        {
             tracing::error!(error = chain(&error), "a rollback could not be recorded");
         }
         // This host follows as the others do.
@@ -255,8 +311,14 @@ impl Platform {
     }
 
     /// Waits until every other host that runs the service has followed. The error says which one has not, and why.
-    pub(super) async fn everywhere(&self, name: &ServiceName, target: &Target) -> Result<(), String> {
-        let Some(cluster) = self.others() else { return Ok(()) };
+    pub(super) async fn everywhere(
+        &self,
+        name: &ServiceName,
+        target: &Target,
+    ) -> Result<(), String> {
+        let Some(cluster) = self.others() else {
+            return Ok(());
+        };
         let limit = Duration::from_millis(self.config.platform.start_ms_max);
         // Whoever has come since the last round trip counts too.
         cluster.beat().await;
@@ -276,17 +338,25 @@ impl Platform {
 }
 
 /// A host that has not followed yet; the error is that of one which cannot.
-fn behind(cluster: &Cluster, name: &ServiceName, target: &Target) -> Result<Option<String>, String> {
+fn behind(
+    cluster: &Cluster,
+    name: &ServiceName,
+    target: &Target,
+) -> Result<Option<String>, String> {
     let wanted_trial = target.trial.as_ref().map(|(digest, _)| digest);
     for (host, one) in cluster.directory().elsewhere() {
         if one.name != name.as_str() || matches!(one.state.as_str(), "draining" | "stopped") {
             continue;
         }
-        if let Some(refused) = one.refused.filter(|refused| refused.deployment == target.id) {
+        if let Some(refused) = one
+            .refused
+            .filter(|refused| refused.deployment == target.id)
+        {
             return Err(format!("host {host} cannot run it: {}", refused.reason));
         }
         let trial = one.trial.as_ref().map(|(digest, _)| digest);
-        if one.digest != target.digest || trial != wanted_trial || one.state != State::Live.as_str() {
+        if one.digest != target.digest || trial != wanted_trial || one.state != State::Live.as_str()
+        {
             return Ok(Some(host));
         }
     }

@@ -202,14 +202,20 @@ fn the_same_on_three_hosts() {
         meets: true,
         ..Setup::default()
     });
-    let second = Platform::beside(&first, &Setup {
-        services: &["timeline", "nexus", "herald"],
-        ..Setup::default()
-    });
-    let third = Platform::beside(&first, &Setup {
-        services: &["timeline", "herald", "pulse"],
-        ..Setup::default()
-    });
+    let second = Platform::beside(
+        &first,
+        &Setup {
+            services: &["timeline", "nexus", "herald"],
+            ..Setup::default()
+        },
+    );
+    let third = Platform::beside(
+        &first,
+        &Setup {
+            services: &["timeline", "herald", "pulse"],
+            ..Setup::default()
+        },
+    );
     first.ask_elsewhere(&["timeline", "nexus"], &second);
     first.ask_elsewhere(&["herald", "pulse"], &third);
     reaches_a_thousand(&first);

@@ -47,7 +47,9 @@ impl Link {
         thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else { return };
-                let Ok(server) = TcpStream::connect(&target) else { continue };
+                let Ok(server) = TcpStream::connect(&target) else {
+                    continue;
+                };
                 let from = client.peer_addr().expect("a peer").ip();
                 pump(&client, &server, from, &cut);
                 pump(&server, &client, from, &cut);
@@ -68,7 +70,10 @@ impl Link {
 
 /// Carries bytes one way. What comes while the link is cut is lost, as in a network that drops packets.
 fn pump(from: &TcpStream, to: &TcpStream, of: IpAddr, cut: &Arc<Mutex<HashSet<IpAddr>>>) {
-    let (mut from, mut to) = (from.try_clone().expect("a clone"), to.try_clone().expect("a clone"));
+    let (mut from, mut to) = (
+        from.try_clone().expect("a clone"),
+        to.try_clone().expect("a clone"),
+    );
     let cut = cut.clone();
     thread::spawn(move || {
         let mut buffer = vec![0; 64 << 10];
@@ -197,12 +202,23 @@ impl Three {
         for (index, host) in self.hosts.iter().enumerate() {
             let deadline = Instant::now() + RECOVERY_MAX;
             loop {
-                let url = format!("http://{}:{}/api/timeline/home", host.address, port("timeline"));
-                let answer = Call::new("GET", &url).token(&self.author.token).within(ATTEMPT_MAX).try_send();
+                let url = format!(
+                    "http://{}:{}/api/timeline/home",
+                    host.address,
+                    port("timeline")
+                );
+                let answer = Call::new("GET", &url)
+                    .token(&self.author.token)
+                    .within(ATTEMPT_MAX)
+                    .try_send();
                 if answer.is_ok_and(|answer| answer.status == 200) {
                     break;
                 }
-                assert!(Instant::now() < deadline, "host {index} does not recover:\n{}", host.log());
+                assert!(
+                    Instant::now() < deadline,
+                    "host {index} does not recover:\n{}",
+                    host.log()
+                );
                 thread::sleep(Duration::from_millis(20));
             }
         }
@@ -216,9 +232,15 @@ impl Three {
         settled(first);
         let (mut lost, mut doubled) = (0, 0);
         for follower in &self.followers {
-            for read in [home as fn(&Platform, &User) -> BTreeMap<String, usize>, inbox] {
+            for read in [
+                home as fn(&Platform, &User) -> BTreeMap<String, usize>,
+                inbox,
+            ] {
                 let missing = |seen: &BTreeMap<String, usize>| {
-                    acknowledged.iter().filter(|id| !seen.contains_key(*id)).count()
+                    acknowledged
+                        .iter()
+                        .filter(|id| !seen.contains_key(*id))
+                        .count()
                 };
                 let mut seen = read(first, follower);
                 let deadline = Instant::now() + RECOVERY_MAX;
@@ -274,9 +296,16 @@ impl Tally {
     fn row(self, fault: &'static str, gone: Duration, over: Duration) -> Row {
         let mut outcomes = self.outcomes.into_inner().expect("the lock");
         outcomes.sort();
-        let taken: Vec<Duration> =
-            outcomes.iter().filter(|(_, taken)| *taken).map(|(at, _)| *at).collect();
-        let gap = taken.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default();
+        let taken: Vec<Duration> = outcomes
+            .iter()
+            .filter(|(_, taken)| *taken)
+            .map(|(at, _)| *at)
+            .collect();
+        let gap = taken
+            .windows(2)
+            .map(|pair| pair[1] - pair[0])
+            .max()
+            .unwrap_or_default();
         Row {
             fault,
             requests: outcomes.len(),
@@ -293,7 +322,15 @@ impl Tally {
 fn print(rows: &[(Row, usize, usize)]) {
     let mut table = format!(
         "{:<34} {:>8} {:>7} {:>8} {:>9} {:>9} {:>12} {:>5} {:>7}\n",
-        "fault", "requests", "failed", "failed %", "attempts", "missed %", "longest gap", "lost", "doubled"
+        "fault",
+        "requests",
+        "failed",
+        "failed %",
+        "attempts",
+        "missed %",
+        "longest gap",
+        "lost",
+        "doubled"
     );
     for (row, lost, doubled) in rows {
         let share = |part: usize, whole: usize| 100.0 * part as f64 / whole.max(1) as f64;
@@ -358,7 +395,12 @@ fn three_hosts_bear_every_fault_without_losing_or_doubling_anything() {
     print(&rows);
     for (row, lost, doubled) in &rows {
         assert_eq!((*lost, *doubled), (0, 0), "{}", row.fault);
-        assert!(row.acknowledged.len() > 20, "{}: {} posts", row.fault, row.acknowledged.len());
+        assert!(
+            row.acknowledged.len() > 20,
+            "{}: {} posts",
+            row.fault,
+            row.acknowledged.len()
+        );
     }
     // What takes one of three hosts away takes no request away.
     for index in [0, 3, 4] {

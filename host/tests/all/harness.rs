@@ -144,7 +144,12 @@ impl Platform {
 
     /// A platform that is configured but not started.
     pub fn prepare(setup: &Setup<'_>) -> Self {
-        Self::prepare_at(&next_address(), setup, Servers::wanted(setup).map(Arc::new), None)
+        Self::prepare_at(
+            &next_address(),
+            setup,
+            Servers::wanted(setup).map(Arc::new),
+            None,
+        )
     }
 
     /// Starts another host of the platform of `first`, on the same servers, and waits until it is ready.
@@ -157,8 +162,14 @@ impl Platform {
     /// Another host of the platform of `first`, with its invitation, that is configured but not started.
     pub fn prepare_beside(first: &Self, setup: &Setup<'_>) -> Self {
         let invited = first.cli(&["host", "invite"]);
-        let token = String::from_utf8(invited.stdout).expect("UTF-8").trim().to_owned();
-        let setup = Setup { meets: true, ..setup.clone() };
+        let token = String::from_utf8(invited.stdout)
+            .expect("UTF-8")
+            .trim()
+            .to_owned();
+        let setup = Setup {
+            meets: true,
+            ..setup.clone()
+        };
         Self::prepare_at(&next_address(), &setup, first.servers.clone(), Some(token))
     }
 
@@ -216,7 +227,11 @@ impl Platform {
     /// Runs a command against this host.
     pub fn try_cli(&self, arguments: &[&str]) -> std::process::Output {
         let mut command = self.command(arguments);
-        command.arg("--config").arg(&self.config).arg("--data").arg(&self.data);
+        command
+            .arg("--config")
+            .arg(&self.config)
+            .arg("--data")
+            .arg(&self.data);
         command.stderr(Stdio::piped()).stdin(Stdio::null());
         command.output().expect("the command runs")
     }
@@ -225,14 +240,19 @@ impl Platform {
     pub fn advertise(&self, address: &str) {
         let text = fs::read_to_string(&self.config).expect("the configuration");
         let mut config: toml::Table = text.parse().expect("the configuration parses");
-        let told: toml::Table = format!("[cluster]\naddress = \"{address}\"").parse().expect("an address");
+        let told: toml::Table = format!("[cluster]\naddress = \"{address}\"")
+            .parse()
+            .expect("an address");
         merge(&mut config, told);
         fs::write(&self.config, config.to_string()).expect("written");
     }
 
     /// Sends the host's process a signal: `STOP`, `CONT`.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
+        let sent = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.pid().to_string())
+            .status();
         assert!(sent.expect("kill runs").success());
     }
 
@@ -535,11 +555,17 @@ impl Call {
         let bounded = agent();
         let response = if bodiless {
             let request = request.body(()).expect("a request");
-            let request = bounded.configure_request(request).timeout_global(Some(self.within)).build();
+            let request = bounded
+                .configure_request(request)
+                .timeout_global(Some(self.within))
+                .build();
             bounded.run(request)?
         } else {
             let request = request.body(self.body).expect("a request");
-            let request = bounded.configure_request(request).timeout_global(Some(self.within)).build();
+            let request = bounded
+                .configure_request(request)
+                .timeout_global(Some(self.within))
+                .build();
             bounded.run(request)?
         };
         let (parts, body) = response.into_parts();

@@ -306,7 +306,13 @@ async fn a_rotated_key_verifies_on_until_it_is_gone() {
     let tokens = open(folder.path());
     let (old, _) = tokens.mint(claims(), NOW).expect("minted");
     tokens.replace_ring(
-        KeyRing::add(&Vault::alone(folder.path()), &folder.path().join("ring"), Algorithm::EdDsa, NOW).expect("rotated"),
+        KeyRing::add(
+            &Vault::alone(folder.path()),
+            &folder.path().join("ring"),
+            Algorithm::EdDsa,
+            NOW,
+        )
+        .expect("rotated"),
     );
     let (new, _) = tokens
         .mint(
@@ -327,9 +333,7 @@ async fn a_rotated_key_verifies_on_until_it_is_gone() {
         (None, None)
     );
     assert_eq!(tokens.jwks()["keys"].as_array().map(Vec::len), Some(2));
-    tokens.replace_ring(
-        ring(&folder.path().join("another"), NOW).expect("a ring"),
-    );
+    tokens.replace_ring(ring(&folder.path().join("another"), NOW).expect("a ring"));
     assert_eq!(rejection(&tokens, &old, NOW), Some(Rejection::BadSignature));
 }
 
