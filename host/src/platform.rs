@@ -9,7 +9,7 @@ mod watch;
 
 use crate::{
     ca::{self, Authority},
-    capability::{Boot, Capabilities, queue},
+    capability::{Boot, Capabilities, Configs, queue},
     clock,
     cluster::{self, Cluster, Refused},
     component::ComponentFile,
@@ -264,79 +264,32 @@ impl Platform {
         cores: Arc<Cores>,
         background: tokio::runtime::Handle,
     ) -> Result<Arc<Self>> {
-        let files = load::read_all(&config, &options.components).await?;
-        let configured = paths(&files);
-        let opening = cluster::Opening::open(&config, &options.data, options.join.as_deref());
-        let opening = opening.await?;
+        let known = Known::recall(&config, options).await?;
         let configs = std::mem::take(&mut config.capability);
-        let shared = opening.as_ref().map(|opening| opening.memory().clone());
-        let deployments = Deployments::open(&options.data, shared)?;
-        if let Some(opening) = &opening {
-            deployments.remember(opening.facts()).await?;
-        }
-        let (authority, met) = certified(&config, options, &configs.ca, opening).await?;
-        let (cluster, hearing) = met.unzip();
-        let tls = shown(&config, &authority).await?;
-        let library = authority.library().clone();
-        let memory = restore::Memory {
-            deployments: &deployments,
-            library: &library,
-            cluster: cluster.as_ref(),
-            authority: &authority,
-        };
-        let planned = placed(
-            &config,
-            memory.plan(files, options.services.is_none()).await?,
-        )?;
-        let registry = Arc::new(Registry::default());
-        let broker = queue::Broker::connect(
-            &options.data,
-            &background,
-            &configs.queue,
-            &config.backends.redis,
-        )?;
-        broker.found().await?;
-        let metrics = Metrics::new();
-        broker.measure(&metrics);
-        if let Some(cluster) = &cluster {
-            cluster.measure(&metrics);
-        }
-        let boot = Boot {
-            data: options.data.clone(),
-            config: Arc::new(config.platform.clone()),
-            backends: config.backends.clone(),
-            background,
-            metrics,
-            authority: authority.clone(),
-            egress: Egress::new(Resolver::system(), &config.platform.egress_ca_file)?,
-            broker: broker.clone(),
-            registry: registry.clone(),
-            library,
-            cluster: cluster.clone(),
-            control: Arc::default(),
-        };
+        let boot = known.boot(&config, &configs, options, background).await?;
         let control = boot.control.clone();
         let capabilities = Capabilities::connect(&boot, configs).await?;
+        let (registry, broker) = (boot.registry.clone(), boot.broker.clone());
         let mesh = Mesh::new(
             registry.clone(),
-            authority.clone(),
-            cluster.clone(),
+            known.authority.clone(),
+            known.cluster.clone(),
             &config.platform,
         );
-        let files: Vec<&ComponentFile> = planned.iter().map(|(one, _)| &one.file).collect();
+        let files: Vec<&ComponentFile> = known.planned.iter().map(|(one, _)| &one.file).collect();
         let reach = (capabilities, mesh.clone());
         let loader = Loader::new(&config, options, boot, reach, cores.clone(), &files)?;
-        resolve_resources(&authority, &registry, config.platform.listen);
+        resolve_resources(&known.authority, &registry, config.platform.listen);
         let platform = Arc::new(Self {
             config,
-            configured,
-            deployments,
+            configured: known.configured,
+            deployments: known.deployments,
             registry: registry.clone(),
             mesh,
             broker,
             loader: Arc::new(loader),
             cores,
-            tls: tls.clone(),
+            tls: known.tls.clone(),
             control: control.clone(),
             started_at_ms: clock::now_ms(),
             refused: std::sync::Mutex::default(),
@@ -345,12 +298,12 @@ impl Platform {
             attended: std::sync::Mutex::default(),
         });
         let _ = control.0.set(Arc::downgrade(&platform));
-        tokio::spawn(withdraw_revoked(authority, registry));
-        if let Some(tls) = tls {
+        tokio::spawn(withdraw_revoked(known.authority, registry));
+        if let Some(tls) = known.tls {
             tokio::spawn(tls.keep());
         }
-        let hosts = platform.meet_others(cluster, hearing).await?;
-        platform.start_all(planned).await?;
+        let hosts = platform.meet_others(known.cluster, known.hearing).await?;
+        platform.start_all(known.planned).await?;
         platform.keep_files();
         *platform.hosts() = hosts;
         if let Some(cluster) = platform.others() {
@@ -364,7 +317,7 @@ impl Platform {
     async fn meet_others(
         self: &Arc<Self>,
         cluster: Option<Arc<Cluster>>,
-        hearing: Option<mpsc::UnboundedReceiver<exprsn_backends::shared::Fact>>,
+        hearing: Option<Hearing>,
     ) -> Result<JoinSet<()>> {
         let mut accepting = JoinSet::new();
         let (Some(cluster), Some(hearing)) = (cluster, hearing) else {
@@ -542,21 +495,95 @@ impl Platform {
     }
 }
 
-type Met = Option<(
-    Arc<Cluster>,
-    mpsc::UnboundedReceiver<exprsn_backends::shared::Fact>,
-)>;
+type Hearing = mpsc::UnboundedReceiver<exprsn_backends::shared::Fact>;
+type Met = Option<(Arc<Cluster>, Hearing)>;
+
+/// What this host knows before anything runs: its memory, its keys, the others, and what is to start.
+struct Known {
+    configured: BTreeMap<ServiceName, (PathBuf, String)>,
+    deployments: Deployments,
+    authority: Arc<Authority>,
+    cluster: Option<Arc<Cluster>>,
+    hearing: Option<Hearing>,
+    tls: Option<Arc<Tls>>,
+    planned: Vec<(Planned, SocketAddr)>,
+}
+
+impl Known {
+    async fn recall(config: &Config, options: &Options) -> Result<Self> {
+        let files = load::read_all(config, &options.components).await?;
+        let configured = paths(&files);
+        let opening = cluster::Opening::open(config, &options.data, options.join.as_deref());
+        let opening = opening.await?;
+        let shared = opening.as_ref().map(|opening| opening.memory().clone());
+        let deployments = Deployments::open(&options.data, shared)?;
+        if let Some(opening) = &opening {
+            deployments.remember(opening.facts()).await?;
+        }
+        let (authority, met) = certified(config, options, opening).await?;
+        let (cluster, hearing) = met.unzip();
+        let tls = shown(config, &authority).await?;
+        let memory = restore::Memory {
+            deployments: &deployments,
+            library: authority.library(),
+            cluster: cluster.as_ref(),
+            authority: &authority,
+        };
+        let planned = memory.plan(files, options.services.is_none()).await?;
+        let planned = placed(config, planned)?;
+        Ok(Self {
+            configured,
+            deployments,
+            authority,
+            cluster,
+            hearing,
+            tls,
+            planned,
+        })
+    }
+
+    /// What capabilities find when they are connected.
+    async fn boot(
+        &self,
+        config: &Config,
+        configs: &Configs,
+        options: &Options,
+        background: tokio::runtime::Handle,
+    ) -> Result<Boot> {
+        let redis = &config.backends.redis;
+        let broker = queue::Broker::connect(&options.data, &background, &configs.queue, redis)?;
+        broker.found().await?;
+        let metrics = Metrics::new();
+        broker.measure(&metrics);
+        if let Some(cluster) = &self.cluster {
+            cluster.measure(&metrics);
+        }
+        Ok(Boot {
+            data: options.data.clone(),
+            config: Arc::new(config.platform.clone()),
+            backends: config.backends.clone(),
+            background,
+            metrics,
+            authority: self.authority.clone(),
+            egress: Egress::new(Resolver::system(), &config.platform.egress_ca_file)?,
+            broker,
+            registry: Arc::default(),
+            library: self.authority.library().clone(),
+            cluster: self.cluster.clone(),
+            control: Arc::default(),
+        })
+    }
+}
 
 /// The certificate authority with the operator's answers, and the other hosts where there are any.
 async fn certified(
     config: &Config,
     options: &Options,
-    settings: &ca::Options,
     opening: Option<cluster::Opening>,
 ) -> Result<(Arc<Authority>, Met)> {
     let together = opening.as_ref().map(cluster::Opening::together);
     let (data, domain) = (options.data.clone(), config.platform.trust_domain.clone());
-    let settings = settings.clone();
+    let settings = config.capability.ca.clone();
     let open =
         move || Authority::open_together(&data, &domain, &settings, together.unwrap_or_default());
     let authority = tokio::task::spawn_blocking(open)

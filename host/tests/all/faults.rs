@@ -256,6 +256,9 @@ impl Three {
     }
 }
 
+/// Returns when the fault's cause is gone.
+type Fault = fn(&Three);
+
 /// What happened to requests.
 struct Tally {
     begun: Instant,
@@ -355,7 +358,7 @@ fn print(rows: &[(Row, usize, usize)]) {
 #[test]
 fn three_hosts_bear_every_fault_without_losing_or_doubling_anything() {
     let three = Three::start();
-    let faults: [(&'static str, fn(&Three)); 5] = [
+    let faults: [(&'static str, Fault); 5] = [
         ("kill -9 of a host, back after 5 s", |three| {
             three.hosts[2].kill();
             thread::sleep(Duration::from_secs(5));
