@@ -12,13 +12,14 @@ use std::process::Command;
 const LINTS: [&str; 5] = ["--", "-D", "warnings", "-D", "clippy::too_many_lines"];
 
 /// Modules of host/tests/all that run on PostgreSQL and Redis too.
-const ON_PRODUCTION_BACKENDS: [&str; 11] = [
+const ON_PRODUCTION_BACKENDS: [&str; 12] = [
     "auth::",
     "ca::",
     "cache::",
     "events::",
-    "fanout::",
+    "fanout::nothing_acknowledged",
     "herald::",
+    "nexus::",
     "pulse::",
     "queue::",
     "setup::",

@@ -172,6 +172,43 @@ fn migrations_are_shown_and_applied() {
 }
 
 #[test]
+fn databases_on_postgresql_are_created_migrated_and_shown() {
+    let platform = Platform::prepare(&Setup {
+        services: &["ca", "setup"],
+        production: true,
+        ..Setup::default()
+    });
+    let components = built("components");
+    let components = components.to_str().expect("a path");
+    let db = |verb: &str| run(&platform, &["db", verb, "--components", components, "--json"]);
+    let before = db("status");
+    expect(&before, 1);
+    let pending = |output: &Output| -> usize {
+        let listed = json(output);
+        let listed = listed.as_array().expect("databases");
+        listed.iter().map(|one| one["pending"].as_array().expect("names").len()).sum()
+    };
+    assert!(pending(&before) > 0);
+    for _ in 0..2 {
+        expect(&db("create"), 0);
+    }
+    assert_eq!(pending(&db("status")), pending(&before), "made, not migrated");
+    expect(&db("migrate"), 0);
+    let after = db("status");
+    expect(&after, 0);
+    assert_eq!(pending(&after), 0);
+    platform.restart();
+    // On a server one host at a time migrates, and looking disturbs nobody.
+    expect(&db("migrate"), 0);
+    expect(&db("status"), 0);
+    let servers = platform.servers().expect("servers");
+    servers.postgres.kill();
+    let away = db("status");
+    assert!(!away.status.success() && stderr(&away).contains("[backends.postgres]"), "{}", stderr(&away));
+    servers.postgres.resume();
+}
+
+#[test]
 fn the_demo_sees_everything_arrive_and_can_be_repeated() {
     let platform = Platform::shared();
     let demo = [
