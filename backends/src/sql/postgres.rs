@@ -381,3 +381,14 @@ impl fmt::Debug for PostgresDatabase {
             .finish_non_exhaustive()
     }
 }
+
+/// Whether this one of an error's causes says that no server is there yet: nobody listens, or it is about to begin or to end.
+pub fn is_absence(cause: &(dyn std::error::Error + 'static)) -> bool {
+    use tokio_postgres::error::SqlState;
+    let coming =
+        |error: &tokio_postgres::Error| error.code() == Some(&SqlState::CANNOT_CONNECT_NOW);
+    cause.is::<std::io::Error>()
+        || cause
+            .downcast_ref::<tokio_postgres::Error>()
+            .is_some_and(coming)
+}

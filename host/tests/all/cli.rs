@@ -180,19 +180,31 @@ fn databases_on_postgresql_are_created_migrated_and_shown() {
     });
     let components = built("components");
     let components = components.to_str().expect("a path");
-    let db = |verb: &str| run(&platform, &["db", verb, "--components", components, "--json"]);
+    let db = |verb: &str| {
+        run(
+            &platform,
+            &["db", verb, "--components", components, "--json"],
+        )
+    };
     let before = db("status");
     expect(&before, 1);
     let pending = |output: &Output| -> usize {
         let listed = json(output);
         let listed = listed.as_array().expect("databases");
-        listed.iter().map(|one| one["pending"].as_array().expect("names").len()).sum()
+        listed
+            .iter()
+            .map(|one| one["pending"].as_array().expect("names").len())
+            .sum()
     };
     assert!(pending(&before) > 0);
     for _ in 0..2 {
         expect(&db("create"), 0);
     }
-    assert_eq!(pending(&db("status")), pending(&before), "made, not migrated");
+    assert_eq!(
+        pending(&db("status")),
+        pending(&before),
+        "made, not migrated"
+    );
     expect(&db("migrate"), 0);
     let after = db("status");
     expect(&after, 0);
@@ -204,7 +216,11 @@ fn databases_on_postgresql_are_created_migrated_and_shown() {
     let servers = platform.servers().expect("servers");
     servers.postgres.kill();
     let away = db("status");
-    assert!(!away.status.success() && stderr(&away).contains("[backends.postgres]"), "{}", stderr(&away));
+    assert!(
+        !away.status.success() && stderr(&away).contains("[backends.postgres]"),
+        "{}",
+        stderr(&away)
+    );
     servers.postgres.resume();
 }
 

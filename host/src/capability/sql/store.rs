@@ -5,7 +5,7 @@ use crate::{name::ServiceName, telemetry::chain};
 use exprsn_backends::sql::{
     Database, Limits,
     migrate::Engine,
-    postgres::Server,
+    postgres::{self, Server},
     sqlite,
 };
 use std::{
@@ -54,6 +54,7 @@ async fn reach(
 ) -> Result<Server> {
     let settings = server.settings(config)?;
     let make = || Ok(rand::random::<[u8; KEY_BYTES]>().to_vec());
+    std::fs::create_dir_all(data).with_context(|| format!("creating `{}`", data.display()))?;
     // Hosts of one platform derive the same passwords.
     let shared = crate::cluster::seal_file(data);
     let path = match shared.exists() {
@@ -83,11 +84,7 @@ where
 
 /// Whether an error says that nobody was there.
 fn is_absence(error: &wasmtime::Error) -> bool {
-    error.chain().any(|cause| {
-        let refused = cause.downcast_ref::<std::io::Error>().is_some();
-        // What a server says that is about to be there.
-        refused || cause.to_string().contains("the database system is starting up")
-    })
+    error.chain().any(postgres::is_absence)
 }
 
 impl Store {

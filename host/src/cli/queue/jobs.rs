@@ -17,7 +17,13 @@ const JOBS_MAX: usize = 100_000;
 const WAITING: [&str; 4] = ["waiting", "prioritized", "delayed", "paused"];
 /// All states, those first in which somebody looks for a job.
 const STATES: [&str; 7] = [
-    "failed", "active", "waiting", "prioritized", "delayed", "paused", "completed",
+    "failed",
+    "active",
+    "waiting",
+    "prioritized",
+    "delayed",
+    "paused",
+    "completed",
 ];
 
 /// Where exprsn-setup is.
@@ -182,7 +188,9 @@ impl Queue {
     }
 
     async fn jobs(&self, state: &str, offset: usize, limit: usize) -> Result<Vec<Value>> {
-        let url = self.url(&format!("/jobs?state={state}&offset={offset}&limit={limit}"));
+        let url = self.url(&format!(
+            "/jobs?state={state}&offset={offset}&limit={limit}"
+        ));
         let page: Value = self
             .client
             .json(Ask::new(Method::GET, &url).token(&self.token))
@@ -202,11 +210,13 @@ impl Queue {
     }
 
     async fn retry(&self, id: &str) -> Result {
-        self.act(Method::POST, &format!("/jobs/{}/retry", escaped(id))).await
+        self.act(Method::POST, &format!("/jobs/{}/retry", escaped(id)))
+            .await
     }
 
     async fn remove(&self, id: &str) -> Result {
-        self.act(Method::DELETE, &format!("/jobs/{}", escaped(id))).await
+        self.act(Method::DELETE, &format!("/jobs/{}", escaped(id)))
+            .await
     }
 
     /// Does something with each job of these states, of which it leaves none; says how many.
@@ -289,8 +299,10 @@ impl ShowArgs {
                 }
             }
         }
-        Err(CliError::failed(format!("{} has no job {}", self.queue, self.id))
-            .remedy("`exprsn queue list` shows the jobs of a state"))
+        Err(
+            CliError::failed(format!("{} has no job {}", self.queue, self.id))
+                .remedy("`exprsn queue list` shows the jobs of a state"),
+        )
     }
 }
 
@@ -300,10 +312,18 @@ impl RetryArgs {
         let queue = Queue::open(&self.setup, &self.queue)?;
         let retried = match &self.id {
             Some(id) => queue.retry(id).await.map(|()| 1)?,
-            None => queue.each(&["failed"], async |id| queue.retry(id).await).await?,
+            None => {
+                queue
+                    .each(&["failed"], async |id| queue.retry(id).await)
+                    .await?
+            }
         };
         let text = format!("{retried} of {} are tried again", self.queue);
-        told(self.json, &json!({ "queue": self.queue, "retried": retried }), &text)
+        told(
+            self.json,
+            &json!({ "queue": self.queue, "retried": retried }),
+            &text,
+        )
     }
 }
 
@@ -313,25 +333,44 @@ impl RemoveArgs {
         let queue = Queue::open(&self.setup, &self.queue)?;
         queue.remove(&self.id).await?;
         let text = format!("{} is removed from {}", self.id, self.queue);
-        told(self.json, &json!({ "queue": self.queue, "removed": self.id }), &text)
+        told(
+            self.json,
+            &json!({ "queue": self.queue, "removed": self.id }),
+            &text,
+        )
     }
 }
 
 impl PauseArgs {
     /// Runs the command.
     pub async fn run(self) -> Result {
-        Queue::open(&self.setup, &self.queue)?.act(Method::POST, "/pause").await?;
-        let text = format!("{} is paused; `exprsn queue resume {0}` goes on", self.queue);
-        told(self.json, &json!({ "queue": self.queue, "paused": true }), &text)
+        Queue::open(&self.setup, &self.queue)?
+            .act(Method::POST, "/pause")
+            .await?;
+        let text = format!(
+            "{} is paused; `exprsn queue resume {0}` goes on",
+            self.queue
+        );
+        told(
+            self.json,
+            &json!({ "queue": self.queue, "paused": true }),
+            &text,
+        )
     }
 }
 
 impl ResumeArgs {
     /// Runs the command.
     pub async fn run(self) -> Result {
-        Queue::open(&self.setup, &self.queue)?.act(Method::POST, "/resume").await?;
+        Queue::open(&self.setup, &self.queue)?
+            .act(Method::POST, "/resume")
+            .await?;
         let text = format!("{} goes on", self.queue);
-        told(self.json, &json!({ "queue": self.queue, "paused": false }), &text)
+        told(
+            self.json,
+            &json!({ "queue": self.queue, "paused": false }),
+            &text,
+        )
     }
 }
 
@@ -339,13 +378,21 @@ impl DrainArgs {
     /// Runs the command.
     pub async fn run(self) -> Result {
         if !self.yes {
-            return Err(CliError::failed(format!("{} would lose its waiting jobs", self.queue))
-                .remedy("say --yes if what they were to do need not be done"));
+            return Err(
+                CliError::failed(format!("{} would lose its waiting jobs", self.queue))
+                    .remedy("say --yes if what they were to do need not be done"),
+            );
         }
         let queue = Queue::open(&self.setup, &self.queue)?;
-        let removed = queue.each(&WAITING, async |id| queue.remove(id).await).await?;
+        let removed = queue
+            .each(&WAITING, async |id| queue.remove(id).await)
+            .await?;
         let text = format!("{removed} jobs are removed from {}", self.queue);
-        told(self.json, &json!({ "queue": self.queue, "removed": removed }), &text)
+        told(
+            self.json,
+            &json!({ "queue": self.queue, "removed": removed }),
+            &text,
+        )
     }
 }
 
@@ -359,7 +406,13 @@ fn render(jobs: &[Value], style: Style) -> String {
             true => style.red(&text("state")),
             false => text("state"),
         };
-        table.row([text("id"), text("name"), state, attempt, text("failedReason")]);
+        table.row([
+            text("id"),
+            text("name"),
+            state,
+            attempt,
+            text("failedReason"),
+        ]);
     }
     table.render()
 }
@@ -396,8 +449,14 @@ mod tests {
         let job = json!({
             "id": "1", "name": "a\u{1b}[2Jb", "state": "failed", "attempt": 3, "attempts": 3, "failedReason": "x\ny",
         });
-        for text in [render(std::slice::from_ref(&job), Style::stdout()), shown(&job)] {
-            assert!(!text.contains("\u{1b}[2J") && text.contains("x\\ny"), "{text}");
+        for text in [
+            render(std::slice::from_ref(&job), Style::stdout()),
+            shown(&job),
+        ] {
+            assert!(
+                !text.contains("\u{1b}[2J") && text.contains("x\\ny"),
+                "{text}"
+            );
         }
     }
 
