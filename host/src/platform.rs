@@ -18,7 +18,7 @@ use crate::{
     deployments::Deployments,
     listener,
     manifest::Manifest,
-    mesh::{Egress, Mesh, Resolver},
+    mesh::{Egress, Mesh, Policies, Resolver, Rules},
     name::ServiceName,
     panics,
     service::{Registry, Service, State, start_order},
@@ -298,6 +298,7 @@ impl Platform {
         broker.found().await?;
         let metrics = Metrics::new();
         broker.measure(&metrics);
+        let policies = calls(&config, &metrics, &broker)?;
         if let Some(cluster) = &cluster {
             cluster.measure(&metrics);
         }
@@ -321,6 +322,7 @@ impl Platform {
             registry.clone(),
             authority.clone(),
             cluster.clone(),
+            policies,
             &config.platform,
         );
         let files: Vec<&ComponentFile> = planned.iter().map(|(one, _)| &one.file).collect();
@@ -579,6 +581,14 @@ async fn certified(
         None => None,
     };
     Ok((authority, met))
+}
+
+/// What calls between services go by, and who announces what changes there.
+fn calls(config: &Config, metrics: &Metrics, broker: &Arc<queue::Broker>) -> Result<Arc<Policies>> {
+    let rules = Rules::parse(&config.mesh).map_err(|error| format_err!("{error}"))?;
+    let policies = Policies::new(rules, metrics);
+    policies.announce(broker.clone());
+    Ok(policies)
 }
 
 /// What listeners show; none where they speak in the clear.
