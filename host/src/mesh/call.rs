@@ -5,9 +5,17 @@
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Uri, request::Parts};
-use http_body::Body as _;
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+};
 use wasmtime_wasi_http::{Error as HttpError, WasiBody, handler::Request};
 
 /// Methods that may be done twice.
@@ -37,11 +45,17 @@ pub enum Content {
     /// Small enough to be kept.
     Whole(Bytes),
     Stream(Option<WasiBody>),
+    /// Of a request that should have no body: it goes on unread, because its end may come late, and none follows it
+    /// where it did have none.
+    Nothing {
+        first: Option<WasiBody>,
+        seen: Arc<AtomicBool>,
+    },
 }
 
 impl Call {
-    /// Reads the body where it says that it is small, or its method has none. `nearby`, only what may be repeated is read:
-    /// there nothing is tried elsewhere.
+    /// Reads the body where it says that it is small, or its method has none. `nearby`, where nothing is tried elsewhere,
+    /// only what may be repeated is read.
     pub async fn of(
         request: Request,
         kept_bytes_max: usize,
@@ -50,22 +64,20 @@ impl Call {
         let (parts, body) = request.into_parts();
         let idempotent = IDEMPOTENT.contains(&parts.method.as_str())
             || parts.headers.contains_key("idempotency-key");
-        if nearby && !idempotent {
-            let body = Content::Stream(Some(body));
-            return Ok(Self {
-                parts,
-                body,
-                idempotent,
-            });
-        }
-        let small = body
-            .size_hint()
-            .upper()
-            .is_some_and(|bytes| bytes <= kept_bytes_max as u64);
-        let bodiless = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
-        let body = match small || bodiless {
-            true => keep(body, kept_bytes_max).await?,
-            false => Content::Stream(Some(body)),
+        let upper = body.size_hint().upper();
+        let small = upper.is_some_and(|bytes| bytes <= kept_bytes_max as u64);
+        let bodiless = match parts.method {
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE => upper.is_none(),
+            _ => false,
+        };
+        let body = match nearby {
+            true if !idempotent => Content::Stream(Some(body)),
+            true if bodiless || upper == Some(0) => Content::Nothing {
+                first: Some(body),
+                seen: Arc::default(),
+            },
+            _ if small || bodiless => keep(body, kept_bytes_max).await?,
+            _ => Content::Stream(Some(body)),
         };
         Ok(Self {
             parts,
@@ -80,7 +92,12 @@ impl Call {
 
     /// Whether it may be sent again although it may have been done.
     pub fn may_repeat(&self) -> bool {
-        self.idempotent && matches!(self.body, Content::Whole(_))
+        self.idempotent
+            && match &self.body {
+                Content::Whole(_) => true,
+                Content::Stream(_) => false,
+                Content::Nothing { seen, .. } => !seen.load(Relaxed),
+            }
     }
 
     /// The request to send; none where its body has gone.
@@ -88,6 +105,14 @@ impl Call {
         let body = match &mut self.body {
             Content::Whole(bytes) => whole(bytes.clone()),
             Content::Stream(body) => body.take()?,
+            Content::Nothing { first, seen } => match first.take() {
+                Some(body) => Watched {
+                    body,
+                    seen: seen.clone(),
+                }
+                .boxed_unsync(),
+                None => whole(Bytes::new()),
+            },
         };
         Some(http::Request::from_parts(self.parts.clone(), body))
     }
@@ -105,7 +130,9 @@ impl Content {
     pub fn into_body(self) -> WasiBody {
         match self {
             Self::Whole(bytes) => whole(bytes),
-            Self::Stream(body) => body.unwrap_or_else(|| whole(Bytes::new())),
+            Self::Stream(body) | Self::Nothing { first: body, .. } => {
+                body.unwrap_or_else(|| whole(Bytes::new()))
+            }
         }
     }
 }
@@ -114,6 +141,38 @@ fn whole(bytes: Bytes) -> WasiBody {
     Full::new(bytes)
         .map_err(|never: Infallible| match never {})
         .boxed_unsync()
+}
+
+/// A body that tells whether it held anything.
+struct Watched {
+    body: WasiBody,
+    seen: Arc<AtomicBool>,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && frame.data_ref().is_none_or(|data| !data.is_empty())
+        {
+            self.seen.store(true, Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Reads a body of at most `bytes_max`; a longer one goes on as a stream.
