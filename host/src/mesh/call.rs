@@ -86,12 +86,12 @@ impl Call {
         })
     }
 
-    pub fn uri(&self) -> &Uri {
+    pub(super) fn uri(&self) -> &Uri {
         &self.parts.uri
     }
 
     /// Whether it may be sent again although it may have been done.
-    pub fn may_repeat(&self) -> bool {
+    pub(super) fn may_repeat(&self) -> bool {
         self.idempotent
             && match &self.body {
                 Content::Whole(_) => true,
@@ -101,7 +101,7 @@ impl Call {
     }
 
     /// The request to send; none where its body has gone.
-    pub fn next(&mut self) -> Option<Request> {
+    pub(super) fn next(&mut self) -> Option<Request> {
         let body = match &mut self.body {
             Content::Whole(bytes) => whole(bytes.clone()),
             Content::Stream(body) => body.take()?,
@@ -118,7 +118,7 @@ impl Call {
     }
 
     /// Takes back a body that nobody has read.
-    pub fn give_back(&mut self, request: Option<Request>) {
+    pub(super) fn give_back(&mut self, request: Option<Request>) {
         if let (Content::Stream(body), Some(request)) = (&mut self.body, request) {
             *body = Some(request.into_body());
         }

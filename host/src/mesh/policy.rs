@@ -26,7 +26,7 @@ use crate::{
     telemetry::Metrics,
 };
 use config::{Rules, Settings};
-use exprsn_policies::{Answer, Fallback, State, Verdict, may_keep, varying};
+use exprsn_policies::{Answer, Fallback, Place, State, Verdict, may_keep, varying};
 use http::StatusCode;
 use lane::{Lane, Lanes};
 use metrics::{CallMetrics, End, Reason};
@@ -167,9 +167,9 @@ impl Policies {
         by: &impl Attempt,
     ) -> Result<Response, HttpError> {
         let key = self.key(lane, &trip, &request);
-        let ended = match shed(lane, &trip) {
-            Ok(_place) => tried(lane, &trip, request, by).await?,
-            Err(rejected) => rejected,
+        let ended = match place(lane, &trip) {
+            Some(_place) => tried(lane, &trip, request, by).await?,
+            None => Ended::Rejected(Reason::Shed, Duration::ZERO),
         };
         let ended = match &key {
             Some(key) => self.remembered(key, lane, &trip, ended).await,
@@ -274,15 +274,14 @@ pub(super) fn patience(
     }
 }
 
-/// A place at the target, or the rejection.
-fn shed<'a>(lane: &'a Lane, trip: &Trip<'_>) -> Result<exprsn_policies::Place<'a>, Ended> {
+/// A place at the target; none where the call is to be turned away.
+fn place<'a>(lane: &'a Lane, trip: &Trip<'_>) -> Option<Place<'a>> {
     let priority = match trip.cause.trigger {
         Trigger::Http => lane.settings.priority,
         // Nobody waits for it, and it comes again.
         Trigger::Job | Trigger::Event => lane.settings.priority.lowered(),
     };
-    let place = lane.shedder.admit(priority);
-    place.ok_or(Ended::Rejected(Reason::Shed, Duration::ZERO))
+    lane.shedder.admit(priority)
 }
 
 /// Attempts, until one succeeds or no further one is allowed. The error is one of the request itself.
