@@ -5,7 +5,6 @@
 
 use crate::{
     capability::{events::Event, queue::Broker},
-    clock,
     name::ServiceName,
 };
 use exprsn_policies::Transition;
