@@ -114,6 +114,8 @@ pub struct Pass<'a> {
 pub struct Breaker {
     settings: BreakerSettings,
     begun: Instant,
+    /// Length of one part of the window.
+    part_ns: u64,
     /// Part of time (32 bits), calls (16), failures (16).
     buckets: [AtomicU64; BUCKETS],
     /// The present generation while closed, else 0: all that a call reads while all is well.
@@ -156,6 +158,7 @@ impl Breaker {
         Self {
             settings,
             begun: now,
+            part_ns: nanoseconds(settings.window / BUCKETS as u32).max(1),
             buckets: [const { AtomicU64::new(0) }; BUCKETS],
             closed: AtomicU64::new(1),
             phase: Mutex::new(Phase {
@@ -354,15 +357,18 @@ impl Breaker {
 
     /// The part of time that `now` is in, counted from the breaker's beginning.
     fn part(&self, now: Instant) -> u32 {
-        let length = (self.settings.window.as_nanos() / BUCKETS as u128).max(1);
-        let passed = now.saturating_duration_since(self.begun).as_nanos();
+        let passed = now.saturating_duration_since(self.begun);
         // It may wrap: only differences count.
-        (passed / length) as u32
+        (nanoseconds(passed) / self.part_ns) as u32
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Part of time, calls and failures of a bucket.
