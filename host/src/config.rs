@@ -26,6 +26,8 @@ pub struct Config {
     pub capability: Configs,
     /// Servers that keep data for several hosts.
     pub backends: Backends,
+    /// Policies of calls between services.
+    pub mesh: toml::Table,
     /// Limits of every service, unless its own say otherwise.
     pub limits: toml::Table,
     /// Services to run, by full name.
@@ -150,8 +152,6 @@ pub struct PlatformConfig {
     pub compile_cpu_s_max: u64,
     /// Services that a request may pass, the first included; one more is refused with 508.
     pub hops_max: usize,
-    /// How long a call between services may take, in milliseconds.
-    pub call_ms_max: u64,
     /// How long a version is watched after a swap, in milliseconds: if it does worse than the one before, that returns.
     pub swap_watch_ms: u64,
     /// Invocations of a new version before it is compared with the old one.
@@ -201,7 +201,6 @@ impl Default for PlatformConfig {
             compile_memory_bytes_max: 4 << 30,
             compile_cpu_s_max: 120,
             hops_max: 4,
-            call_ms_max: 3_000,
             swap_watch_ms: 30_000,
             swap_invocations_min: 20,
             swap_error_factor: 2.0,
@@ -392,6 +391,7 @@ impl Config {
         let mut config: Self = toml::from_str(text)
             .map_err(|error| format_err!("{}", error.to_string().trim_end()))?;
         Limits::layered(&[&config.limits]).map_err(|error| format_err!("{error}"))?;
+        crate::mesh::Rules::parse(&config.mesh).map_err(|error| format_err!("{error}"))?;
         for (name, service) in &config.service {
             if let Some(unknown) = service
                 .grants
@@ -446,6 +446,7 @@ mod tests {
         check("[platform]\nlisten_on = 1", "listen_on");
         check("[platform]\ncores = \"two\"", "cores");
         check("[limits]\nmemory = 1", "memory");
+        check("[mesh.target.exprsn-a]\ntime = 1", "[mesh.target.exprsn-a]");
         check(
             "[service.exprsn-a]\ncomponent = \"a\"\ngrants = { sqll = \"as-requested\" }",
             "sqll",

@@ -60,6 +60,7 @@ pub enum Authority {
 }
 
 /// A request's circumstances, established by the host.
+#[derive(Clone)]
 pub struct Arrival {
     pub caller: Arc<Principal>,
     pub user: Option<Arc<Principal>>,

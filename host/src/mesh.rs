@@ -3,8 +3,10 @@
 //!
 //! **Invariant:** nothing leaves a service but through [`Mesh::call`], which asks the service's grants first.
 
+mod call;
 mod egress;
 mod elsewhere;
+mod policy;
 
 use crate::{
     cluster::Cluster,
@@ -15,7 +17,9 @@ use crate::{
     service::{Registry, Service},
     store::ServiceContext,
 };
+use call::Call;
 use http::StatusCode;
+use policy::Trip;
 use std::{
     borrow::Cow,
     cell::Cell,
@@ -27,6 +31,12 @@ use std::{
 use wasmtime_wasi_http::{
     Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks,
     handler::{Request, Response},
+};
+
+pub use policy::{
+    BreakerView, Policies,
+    announce::TOPIC as BREAKER_TOPIC,
+    config::{Rules, Settings},
 };
 
 pub use egress::{
@@ -61,7 +71,7 @@ pub struct Mesh {
     /// The other hosts; none where this one is alone.
     pub cluster: Option<Arc<Cluster>>,
     hops_max: usize,
-    call_max: Duration,
+    policies: Arc<Policies>,
 }
 
 /// In whose right a service calls another.
@@ -88,6 +98,7 @@ impl Mesh {
         registry: Arc<Registry>,
         authority: Arc<crate::ca::Authority>,
         cluster: Option<Arc<Cluster>>,
+        policies: Arc<Policies>,
         config: &crate::config::PlatformConfig,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -95,8 +106,13 @@ impl Mesh {
             authority,
             cluster,
             hops_max: config.hops_max,
-            call_max: Duration::from_millis(config.call_ms_max),
+            policies,
         })
+    }
+
+    /// The breakers of all calls that this host's services have made.
+    pub fn breakers(&self) -> Vec<BreakerView> {
+        self.policies.breakers()
     }
 
     /// Whether this host has not heard from the others for too long. Where it is alone: one load.
@@ -203,31 +219,23 @@ impl Mesh {
             tracing::warn!(service = %from.name, target = %to, "call refused: calls_max are under way");
             return Err(HttpError::ConnectionLimitReached);
         };
-        let patience = match grant.act_as {
-            ActAs::User => cause.deadline,
-            ActAs::Service => cause.deadline.min(Instant::now() + self.call_max),
+        let lane = self.policies.lane(&from.name, &to, &request);
+        let now = Instant::now();
+        let patience = policy::patience(&lane.settings, cause, grant.act_as == ActAs::User, now);
+        let patience = within.map_or(patience, |within| patience.min(now + within));
+        let trip = Trip {
+            from: &from.name,
+            cause,
+            to: &to,
+            here: here.as_ref(),
+            arrival: arrival(from, cause, grant.act_as, grant.permissions, patience),
         };
-        let patience = within.map_or(patience, |within| patience.min(Instant::now() + within));
-        let arrival = arrival(from, cause, grant.act_as, grant.permissions, patience);
-        let answered = self.pass(&to, here, request, arrival);
-        tokio::time::timeout_at(patience.into(), answered)
-            .await
-            .unwrap_or(Err(HttpError::HttpResponseTimeout))
-    }
-
-    /// Hands a call to the service here, or to another host.
-    async fn pass(
-        &self,
-        to: &ServiceName,
-        here: Option<Arc<Service>>,
-        request: Request,
-        arrival: Arrival,
-    ) -> Result<Response, HttpError> {
-        match (here, &self.cluster) {
-            (Some(service), _) => Ok(listener::enter(self, &service, request, arrival).await),
-            (None, Some(cluster)) => elsewhere::call(cluster, to, request, &arrival).await,
-            (None, None) => Err(HttpError::DestinationNotFound),
-        }
+        let way = Way {
+            mesh: self,
+            to: &to,
+            here: here.as_ref(),
+        };
+        self.policies.call(&lane, trip, request, &way).await
     }
 
     /// A chain that is too long, or that comes back to where it was, is refused with the path in the detail.
@@ -257,6 +265,27 @@ impl Mesh {
             );
             Problem::new(StatusCode::LOOP_DETECTED, "too-many-hops", detail)
         })
+    }
+}
+
+/// Where the attempts of one call go.
+struct Way<'a> {
+    mesh: &'a Mesh,
+    to: &'a ServiceName,
+    here: Option<&'a Arc<Service>>,
+}
+
+impl policy::Attempt for Way<'_> {
+    /// Hands a call to the service here, or to another host.
+    async fn attempt(&self, call: &mut Call, arrival: Arrival) -> Result<Response, HttpError> {
+        match (self.here, &self.mesh.cluster) {
+            (Some(service), _) => {
+                let request = call.next().ok_or(HttpError::ConnectionTerminated)?;
+                Ok(listener::enter(self.mesh, service, request, arrival).await)
+            }
+            (None, Some(cluster)) => elsewhere::call(cluster, self.to, call, &arrival).await,
+            (None, None) => Err(HttpError::DestinationNotFound),
+        }
     }
 }
 

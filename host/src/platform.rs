@@ -18,7 +18,7 @@ use crate::{
     deployments::Deployments,
     listener,
     manifest::Manifest,
-    mesh::{Egress, Mesh, Resolver},
+    mesh::{Egress, Mesh, Policies, Resolver, Rules},
     name::ServiceName,
     panics,
     service::{Registry, Service, State, start_order},
@@ -267,6 +267,7 @@ impl Platform {
         let known = Known::recall(&config, options).await?;
         let configs = std::mem::take(&mut config.capability);
         let boot = known.boot(&config, &configs, options, background).await?;
+        let policies = calls(&config, &boot.metrics, &boot.broker)?;
         let control = boot.control.clone();
         let capabilities = Capabilities::connect(&boot, configs).await?;
         let (registry, broker) = (boot.registry.clone(), boot.broker.clone());
@@ -274,6 +275,7 @@ impl Platform {
             registry.clone(),
             known.authority.clone(),
             known.cluster.clone(),
+            policies,
             &config.platform,
         );
         let files: Vec<&ComponentFile> = known.planned.iter().map(|(one, _)| &one.file).collect();
@@ -606,6 +608,14 @@ async fn certified(
         None => None,
     };
     Ok((authority, met))
+}
+
+/// What calls between services go by, and who announces what changes there.
+fn calls(config: &Config, metrics: &Metrics, broker: &Arc<queue::Broker>) -> Result<Arc<Policies>> {
+    let rules = Rules::parse(&config.mesh).map_err(|error| format_err!("{error}"))?;
+    let policies = Policies::new(rules, metrics);
+    policies.announce(broker.clone());
+    Ok(policies)
 }
 
 /// What listeners show; none where they speak in the clear.

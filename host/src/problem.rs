@@ -5,6 +5,10 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use wasmtime_wasi_http::handler::Response as WasiResponse;
 
+/// The kind of a problem, in the extensions of its response: for the host itself, which reads no bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind(pub &'static str);
+
 /// A problem that the host answers a request with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -65,6 +69,7 @@ impl Problem {
             .boxed_unsync();
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
+        response.extensions_mut().insert(Kind(self.kind));
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,

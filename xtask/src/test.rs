@@ -52,7 +52,7 @@ pub fn test(root: &Path, filter: Option<&str>) -> Result<()> {
     }
     steps.step("host", || build_host(root))?;
     steps.step("services for tests", services::provision)?;
-    steps.step("tests: backends, host and xtask", || {
+    steps.step("tests: backends, policies, host and xtask", || {
         let mut tests = host_tests(root, filter);
         // The tests build an extension as a stranger would: with the `cargo` on PATH.
         if let Some(folder) = toolchain::provision()?.cargo_folder()? {
@@ -148,7 +148,16 @@ fn on_production_backends(root: &Path) -> Command {
 fn host_tests(root: &Path, filter: Option<&str>) -> Command {
     let mut command = tests(root);
     command
-        .args(["-p", "exprsn-backends", "-p", "exprsn", "-p", "xtask"])
+        .args([
+            "-p",
+            "exprsn-backends",
+            "-p",
+            "exprsn-policies",
+            "-p",
+            "exprsn",
+            "-p",
+            "xtask",
+        ])
         .args(filter);
     command
 }

@@ -32,8 +32,6 @@ pub struct Config {
     pub ping_ms: u64,
     /// Hosts that one call is tried on.
     pub attempts_max: usize,
-    /// Largest body that is kept, so that its call can be tried on another host, in bytes.
-    pub retry_bytes_max: usize,
     /// How long a host that failed is passed over, in milliseconds; it doubles with each failure in a row …
     pub eject_ms: u64,
     /// … up to this.
@@ -59,7 +57,6 @@ impl Default for Config {
             connect_ms_max: 1_000,
             ping_ms: 1_000,
             attempts_max: 3,
-            retry_bytes_max: 64 << 10,
             eject_ms: 500,
             eject_ms_max: 30_000,
             streams_max: 1_000,

@@ -27,6 +27,7 @@ mod grants;
 mod herald;
 mod hosts;
 mod http;
+mod mesh;
 mod nexus;
 mod outage;
 mod platform;
