@@ -26,6 +26,8 @@ pub struct Config {
     pub capability: Configs,
     /// Servers that keep data for several hosts.
     pub backends: Backends,
+    /// Where traces, metrics and logs go.
+    pub telemetry: exprsn_telemetry::Config,
     /// Limits of every service, unless its own say otherwise.
     pub limits: toml::Table,
     /// Services to run, by full name.

@@ -14,6 +14,7 @@ use crate::{
     problem::Problem,
     service::{Registry, Service},
     store::ServiceContext,
+    telemetry::spans::Called,
 };
 use http::StatusCode;
 use std::{
@@ -209,10 +210,17 @@ impl Mesh {
         };
         let patience = within.map_or(patience, |within| patience.min(Instant::now() + within));
         let arrival = arrival(from, cause, grant.act_as, grant.permissions, patience);
-        let answered = self.pass(&to, here, request, arrival);
-        tokio::time::timeout_at(patience.into(), answered)
-            .await
-            .unwrap_or(Err(HttpError::HttpResponseTimeout))
+        let what = (request.method(), request.uri().path());
+        let called = Called::service(from, arrival.trace, what, &to);
+        let arrival = Arrival {
+            trace: arrival.trace.child(),
+            ..arrival
+        };
+        let passed = self.pass(&to, here, request, arrival);
+        let answered = tokio::time::timeout_at(patience.into(), passed).await;
+        let answered = answered.unwrap_or(Err(HttpError::HttpResponseTimeout));
+        called.answered(answered.as_ref().map(http::Response::status));
+        answered
     }
 
     /// Hands a call to the service here, or to another host.
@@ -287,20 +295,25 @@ async fn call_outside(
     let Some(http) = http else {
         return Err(HttpError::HttpRequestDenied);
     };
-    let trace = cause.trace.child().to_header();
+    let trace = cause.trace.child();
+    let what = (request.method(), request.uri());
+    let called = Called::outside(from, trace, what, permitted.destination());
+    let header = trace.to_header().parse();
     request.headers_mut().insert(
         "traceparent",
-        trace.parse().map_err(|_| HttpError::HttpProtocolError)?,
+        header.map_err(|_| HttpError::HttpProtocolError)?,
     );
     let limit = cause
         .deadline
         .saturating_duration_since(Instant::now())
         .min(options.first_byte_timeout.unwrap_or(Duration::MAX));
     let sent = tokio::time::timeout(limit, http.outside().send(&permitted, request)).await;
-    sent.unwrap_or(Err(HttpError::HttpResponseTimeout))
+    let answered = sent.unwrap_or(Err(HttpError::HttpResponseTimeout));
+    called.answered(answered.as_ref().map(http::Response::status));
+    answered
 }
 
-/// How a call of `from` arrives at its target.
+/// How a call of `from` leaves it. Its trace is the call's, whose child is the target's.
 fn arrival(
     from: &ServiceContext,
     cause: &Invocation,

@@ -132,14 +132,26 @@ impl Config {
             self.protocol = match protocol.as_str() {
                 "http/protobuf" => Protocol::Http,
                 "grpc" => Protocol::Grpc,
-                other => return Err(unknown("OTEL_EXPORTER_OTLP_PROTOCOL", other, "http/protobuf, grpc")),
+                other => {
+                    return Err(unknown(
+                        "OTEL_EXPORTER_OTLP_PROTOCOL",
+                        other,
+                        "http/protobuf, grpc",
+                    ));
+                }
             };
         }
         if let Some(compression) = exporter("COMPRESSION") {
             self.compression = match compression.as_str() {
                 "none" => Compression::None,
                 "gzip" => Compression::Gzip,
-                other => return Err(unknown("OTEL_EXPORTER_OTLP_COMPRESSION", other, "none, gzip")),
+                other => {
+                    return Err(unknown(
+                        "OTEL_EXPORTER_OTLP_COMPRESSION",
+                        other,
+                        "none, gzip",
+                    ));
+                }
             };
         }
         if let Some(sampler) = said("OTEL_TRACES_SAMPLER") {
@@ -148,7 +160,11 @@ impl Config {
                 .ok_or_else(|| unknown("OTEL_TRACES_SAMPLER", &sampler, known))?;
         }
         number(&mut self.sample_ratio, "OTEL_TRACES_SAMPLER_ARG", &said)?;
-        number(&mut self.timeout_ms_max, "OTEL_EXPORTER_OTLP_TIMEOUT", &said)?;
+        number(
+            &mut self.timeout_ms_max,
+            "OTEL_EXPORTER_OTLP_TIMEOUT",
+            &said,
+        )?;
         number(&mut self.metrics_ms, "OTEL_METRIC_EXPORT_INTERVAL", &said)?;
         if said("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             self.endpoint.clear();
@@ -158,9 +174,8 @@ impl Config {
 
     /// Headers by name, their values decoded.
     pub(crate) fn header_pairs(&self) -> Result<Vec<(String, String)>, String> {
-        pairs(&self.headers).ok_or_else(|| {
-            "[telemetry] headers must be like `name=value,name=value`".to_owned()
-        })
+        pairs(&self.headers)
+            .ok_or_else(|| "[telemetry] headers must be like `name=value,name=value`".to_owned())
     }
 
     pub(crate) fn sends(&self, signal: Signal) -> bool {

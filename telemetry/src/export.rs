@@ -2,8 +2,7 @@
 
 use crate::{
     config::{Config, Signal},
-    metrics,
-    otlp,
+    metrics, otlp,
     queue::Queue,
     record::{Line, Source, Span},
     resource::Process,
@@ -234,7 +233,12 @@ impl Task {
                     tally.sent.fetch_add(records - rejected, Relaxed);
                     tally.lost.fetch_add(rejected, Relaxed);
                     if rejected > 0 || !message.is_empty() {
-                        tracing::warn!(signal = kind, rejected, message, "the collector did not take all");
+                        tracing::warn!(
+                            signal = kind,
+                            rejected,
+                            message,
+                            "the collector did not take all"
+                        );
                     }
                     return;
                 }

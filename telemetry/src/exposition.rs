@@ -59,7 +59,11 @@ pub(crate) fn parse(text: &str) -> Vec<Family> {
 /// `# KEYWORD name rest`.
 fn meta(line: &str) -> Option<(&str, &str, &str)> {
     let mut words = line.strip_prefix("# ")?.splitn(3, ' ');
-    Some((words.next()?, words.next()?, words.next().unwrap_or_default()))
+    Some((
+        words.next()?,
+        words.next()?,
+        words.next().unwrap_or_default(),
+    ))
 }
 
 fn sample(line: &str) -> Option<Sample> {
@@ -140,13 +144,19 @@ pub fn to_prometheus(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     let counters: Vec<&str> = open_metrics
         .lines()
-        .filter_map(|line| meta(line).filter(|(keyword, _, kind)| *keyword == "TYPE" && *kind == "counter"))
+        .filter_map(|line| {
+            meta(line).filter(|(keyword, _, kind)| *keyword == "TYPE" && *kind == "counter")
+        })
         .map(|(_, name, _)| name)
         .collect();
     for line in open_metrics.lines() {
         match meta(line) {
             Some((keyword @ ("HELP" | "TYPE"), name, rest)) => {
-                let suffix = if counters.contains(&name) { "_total" } else { "" };
+                let suffix = if counters.contains(&name) {
+                    "_total"
+                } else {
+                    ""
+                };
                 let rest = if rest == "unknown" { "untyped" } else { rest };
                 text += &format!("# {keyword} {name}{suffix} {rest}\n");
             }
@@ -185,7 +195,10 @@ mod tests {
         let families = parse(TEXT);
         assert_eq!(families.len(), 2);
         let made = &families[0];
-        assert_eq!((made.kind.as_str(), made.help.as_str()), ("counter", "Made, with ä."));
+        assert_eq!(
+            (made.kind.as_str(), made.help.as_str()),
+            ("counter", "Made, with ä.")
+        );
         assert_eq!(made.samples[0].labels[0].1, "x # \"}");
         let bucket = &families[1].samples[2];
         let exemplar = bucket.exemplar.as_ref().unwrap();
@@ -197,15 +210,26 @@ mod tests {
     #[test]
     fn older_readers_get_what_they_know() {
         let text = to_prometheus(TEXT);
-        assert!(text.contains("# TYPE made_total counter\nmade_total{a=\"x # \\\"}\",b=\"\"} 3\n"), "{text}");
-        assert!(text.contains("took_seconds_bucket{le=\"0.1\"} 1\n"), "{text}");
+        assert!(
+            text.contains("# TYPE made_total counter\nmade_total{a=\"x # \\\"}\",b=\"\"} 3\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("took_seconds_bucket{le=\"0.1\"} 1\n"),
+            "{text}"
+        );
         assert!(!text.contains("EOF") && !text.contains("UNIT"), "{text}");
     }
 
     #[test]
     fn nonsense_is_passed_over() {
-        for text in ["{", "a{", "a{b", "a{b=\"", "a{b=\"\\", "a x", "# TYPE", "a 1", "\n\n"] {
-            assert!(parse(text).iter().all(|family| family.samples.is_empty()), "{text}");
+        for text in [
+            "{", "a{", "a{b", "a{b=\"", "a{b=\"\\", "a x", "# TYPE", "a 1", "\n\n",
+        ] {
+            assert!(
+                parse(text).iter().all(|family| family.samples.is_empty()),
+                "{text}"
+            );
             to_prometheus(text);
         }
     }

@@ -112,7 +112,13 @@ mod tests {
         let subscriber = tracing_subscriber::registry().with(Recording(telemetry.clone()));
         tracing::subscriber::with_default(subscriber, || {
             let trace_id = format!("{:032x}", 7);
-            tracing::warn!(service = "exprsn-a", trace_id, count = 3, "it {}", "happened");
+            tracing::warn!(
+                service = "exprsn-a",
+                trace_id,
+                count = 3,
+                "it {}",
+                "happened"
+            );
             tracing::info!(target: "guest", "a service's own");
             tracing::info!("the host's");
         });

@@ -1,15 +1,11 @@
 //! Which lines are written: the host's by `tracing`'s directives, each service's by a level of its own, all changed while
 //! it runs.
 
-use arc_swap::ArcSwap;
 use crate::record::Severity;
+use arc_swap::ArcSwap;
 use std::{collections::BTreeMap, sync::Arc};
 use tracing_subscriber::{
-    EnvFilter,
-    filter::LevelFilter,
-    layer::Layer,
-    registry::LookupSpan,
-    reload,
+    EnvFilter, filter::LevelFilter, layer::Layer, registry::LookupSpan, reload,
 };
 
 /// The target of what services write.
@@ -154,7 +150,8 @@ mod tests {
 
     #[test]
     fn each_service_has_a_level_of_its_own() {
-        let levels = Levels::parse("info,exprsn=debug,exprsn-timeline=trace,service:mine=off").unwrap();
+        let levels =
+            Levels::parse("info,exprsn=debug,exprsn-timeline=trace,service:mine=off").unwrap();
         assert_eq!(levels.of_service("exprsn-timeline"), LevelFilter::TRACE);
         assert_eq!(levels.of_service("mine"), LevelFilter::OFF);
         assert_eq!(levels.of_service("exprsn-nexus"), LevelFilter::INFO);
@@ -165,7 +162,10 @@ mod tests {
     fn the_level_of_all_services_can_be_set_apart() {
         let levels = Levels::parse("warn,guest=debug").unwrap();
         assert_eq!(levels.of_service("exprsn-nexus"), LevelFilter::DEBUG);
-        assert_eq!(Levels::parse("").unwrap().of_service("a"), LevelFilter::ERROR);
+        assert_eq!(
+            Levels::parse("").unwrap().of_service("a"),
+            LevelFilter::ERROR
+        );
     }
 
     #[test]

@@ -214,7 +214,8 @@ impl Active {
     /// Says that it failed: `error.type`, and a description for whoever reads it.
     pub fn fail(&mut self, kind: impl Into<Value>, description: impl Into<Cow<'static, str>>) {
         if let Some(span) = self.span() {
-            span.attributes.push((Cow::Borrowed("error.type"), kind.into()));
+            span.attributes
+                .push((Cow::Borrowed("error.type"), kind.into()));
             span.status = Status::Error(description.into());
         }
     }

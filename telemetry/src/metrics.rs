@@ -22,9 +22,18 @@ const SERVICE: &str = "service";
 
 /// Names of OpenTelemetry's conventions, as Prometheus spells them and as OTLP does.
 const METRICS: [(&str, &str); 3] = [
-    ("http_server_request_duration_seconds", "http.server.request.duration"),
-    ("http_client_request_duration_seconds", "http.client.request.duration"),
-    ("messaging_process_duration_seconds", "messaging.process.duration"),
+    (
+        "http_server_request_duration_seconds",
+        "http.server.request.duration",
+    ),
+    (
+        "http_client_request_duration_seconds",
+        "http.client.request.duration",
+    ),
+    (
+        "messaging_process_duration_seconds",
+        "messaging.process.duration",
+    ),
 ];
 
 /// The attributes of these.
@@ -190,11 +199,15 @@ fn histogram_points(
 /// Prometheus' buckets count all that is less, OTLP's what no lesser one counts.
 fn add_bucket(point: &mut HistogramDataPoint, bound: &str, sample: &Sample) {
     let before: u64 = point.bucket_counts.iter().sum();
-    point.bucket_counts.push(whole(sample.value).saturating_sub(before));
+    point
+        .bucket_counts
+        .push(whole(sample.value).saturating_sub(before));
     if let Some(bound) = bound.parse().ok().filter(|bound: &f64| bound.is_finite()) {
         point.explicit_bounds.push(bound);
     }
-    point.exemplars.extend(sample.exemplar.iter().map(exemplar_message));
+    point
+        .exemplars
+        .extend(sample.exemplar.iter().map(exemplar_message));
 }
 
 fn exemplar_message(exemplar: &Exemplar) -> ExemplarMessage {
@@ -261,7 +274,10 @@ mod tests {
         };
         assert_eq!(of_host.scope_metrics[0].metrics[0].name, "exprsn_jobs");
         let metric = &of_service.scope_metrics[0].metrics[0];
-        assert_eq!((metric.name.as_str(), metric.unit.as_str()), ("http.server.request.duration", "s"));
+        assert_eq!(
+            (metric.name.as_str(), metric.unit.as_str()),
+            ("http.server.request.duration", "s")
+        );
         let Some(metric::Data::Histogram(histogram)) = &metric.data else {
             panic!("{metric:?}")
         };

@@ -188,7 +188,10 @@ impl Span {
     /// Ends it now. By the monotonic clock: a clock that is set meanwhile makes no negative duration.
     pub(crate) fn end(&mut self) {
         let took = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.end_ns = self.start_ns.saturating_add(self.before_ns).saturating_add(took);
+        self.end_ns = self
+            .start_ns
+            .saturating_add(self.before_ns)
+            .saturating_add(took);
     }
 
     /// Lets it begin earlier, or later up to now, by the wall clock.

@@ -108,13 +108,20 @@ mod tests {
             .collect();
         assert_eq!(kept, (936..1_000).collect::<Vec<_>>());
         let after = ring.select(998, |_| true);
-        assert_eq!(after.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [999, 1_000]);
+        assert_eq!(
+            after.iter().map(|(n, _)| *n).collect::<Vec<_>>(),
+            [999, 1_000]
+        );
     }
 
     #[test]
     fn a_writer_does_not_wait_for_readers() {
         let ring = Ring::new(64);
-        let held: Vec<_> = ring.shards.iter().map(|shard| shard.lock().unwrap()).collect();
+        let held: Vec<_> = ring
+            .shards
+            .iter()
+            .map(|shard| shard.lock().unwrap())
+            .collect();
         ring.push(Arc::new(1));
         assert_eq!(ring.dropped(), 1);
         drop(held);

@@ -26,7 +26,10 @@ pub(crate) enum Answer {
     /// Taken, but for this many records, with what the collector says of them.
     Taken { rejected: u64, message: String },
     /// Not now; perhaps after this time.
-    Later { after: Option<Duration>, why: String },
+    Later {
+        after: Option<Duration>,
+        why: String,
+    },
     /// Never.
     Refused(String),
 }
@@ -48,7 +51,9 @@ impl Transport {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_connect_timeout(Some(config.timeout()));
-        let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+        let builder = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http();
         let connector = match config.protocol {
             Protocol::Http => builder.enable_all_versions().wrap_connector(connector),
             Protocol::Grpc => builder.enable_http2().wrap_connector(connector),
@@ -93,7 +98,12 @@ impl Transport {
             Protocol::Grpc => {
                 // What fails at once has its status in the head.
                 let trailers = body.trailers().cloned().unwrap_or_default();
-                grpc_answer(signal, parts.status, [&trailers, &parts.headers], &body.to_bytes())
+                grpc_answer(
+                    signal,
+                    parts.status,
+                    [&trailers, &parts.headers],
+                    &body.to_bytes(),
+                )
             }
         }
     }
@@ -259,8 +269,11 @@ fn taken(signal: Signal, body: &[u8]) -> Answer {
         trace::v1::ExportTraceServiceResponse,
     };
     let partly = match signal {
-        Signal::Traces => ExportTraceServiceResponse::decode(body)
-            .map(|answer| answer.partial_success.map(|p| (p.rejected_spans, p.error_message))),
+        Signal::Traces => ExportTraceServiceResponse::decode(body).map(|answer| {
+            answer
+                .partial_success
+                .map(|p| (p.rejected_spans, p.error_message))
+        }),
         Signal::Metrics => ExportMetricsServiceResponse::decode(body).map(|answer| {
             let partly = answer.partial_success;
             partly.map(|p| (p.rejected_data_points, p.error_message))
@@ -336,7 +349,10 @@ fn retry_delay(details: &str) -> Option<Duration> {
     let mut details = status.details.into_iter();
     let info = details.find(|detail| detail.type_url.ends_with("google.rpc.RetryInfo"))?;
     let delay = RetryInfo::decode(&*info.value).ok()?.retry_delay?;
-    let (seconds, nanos) = (u64::try_from(delay.seconds).ok()?, u32::try_from(delay.nanos).ok()?);
+    let (seconds, nanos) = (
+        u64::try_from(delay.seconds).ok()?,
+        u32::try_from(delay.nanos).ok()?,
+    );
     Some(Duration::from_secs(seconds) + Duration::from_nanos(nanos.into()))
 }
 
@@ -367,14 +383,28 @@ mod tests {
                 let details = HeaderValue::try_from(details).unwrap();
                 trailers.insert("grpc-status-details-bin", details);
             }
-            grpc_answer(Signal::Traces, StatusCode::OK, [&trailers, &HeaderMap::new()], &[])
+            grpc_answer(
+                Signal::Traces,
+                StatusCode::OK,
+                [&trailers, &HeaderMap::new()],
+                &[],
+            )
         };
-        assert!(matches!(answer("0", None), Answer::Taken { rejected: 0, .. }));
-        assert!(matches!(answer("14", None), Answer::Later { after: None, .. }));
+        assert!(matches!(
+            answer("0", None),
+            Answer::Taken { rejected: 0, .. }
+        ));
+        assert!(matches!(
+            answer("14", None),
+            Answer::Later { after: None, .. }
+        ));
         assert!(matches!(answer("8", None), Answer::Refused(_)));
         let told = answer("8", Some(&details(7)));
         let seven = Some(Duration::from_secs(7));
-        assert!(matches!(told, Answer::Later { after, .. } if after == seven), "{told:?}");
+        assert!(
+            matches!(told, Answer::Later { after, .. } if after == seven),
+            "{told:?}"
+        );
         assert!(matches!(answer("3", None), Answer::Refused(_)));
     }
 

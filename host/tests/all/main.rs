@@ -42,5 +42,6 @@ mod swap;
 mod telemetry;
 mod timeline;
 mod tls;
+mod tracing;
 mod twins;
 mod wit;

@@ -68,11 +68,16 @@ type Attributes = HashMap<String, String>;
 
 impl Seen {
     pub fn spans(&self) -> Vec<(Attributes, Span)> {
-        let resources = self.traces.iter().flat_map(|request| &request.resource_spans);
+        let resources = self
+            .traces
+            .iter()
+            .flat_map(|request| &request.resource_spans);
         let of = |one: &opentelemetry_proto::tonic::trace::v1::ResourceSpans| {
             let attributes = attributes(one.resource.as_ref());
             let spans = one.scope_spans.iter().flat_map(|scope| scope.spans.clone());
-            spans.map(|span| (attributes.clone(), span)).collect::<Vec<_>>()
+            spans
+                .map(|span| (attributes.clone(), span))
+                .collect::<Vec<_>>()
         };
         resources.flat_map(of).collect()
     }
@@ -81,15 +86,22 @@ impl Seen {
         let resources = self.logs.iter().flat_map(|request| &request.resource_logs);
         let of = |one: &opentelemetry_proto::tonic::logs::v1::ResourceLogs| {
             let attributes = attributes(one.resource.as_ref());
-            let lines = one.scope_logs.iter().flat_map(|scope| scope.log_records.clone());
-            lines.map(|line| (attributes.clone(), line)).collect::<Vec<_>>()
+            let lines = one
+                .scope_logs
+                .iter()
+                .flat_map(|scope| scope.log_records.clone());
+            lines
+                .map(|line| (attributes.clone(), line))
+                .collect::<Vec<_>>()
         };
         resources.flat_map(of).collect()
     }
 }
 
 fn attributes(resource: Option<&Resource>) -> Attributes {
-    let all = resource.into_iter().flat_map(|resource| &resource.attributes);
+    let all = resource
+        .into_iter()
+        .flat_map(|resource| &resource.attributes);
     all.filter_map(|pair| match pair.value.as_ref()?.value.as_ref()? {
         any_value::Value::StringValue(text) => Some((pair.key.clone(), text.clone())),
         _ => None,
@@ -187,23 +199,37 @@ async fn serve_http(listener: TcpListener, state: Arc<State>) {
 async fn respond(state: &State, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
     assert_eq!(parts.headers["content-type"], "application/x-protobuf");
-    let key = parts.headers.get("x-key").map(|key| key.to_str().unwrap().to_owned());
+    let key = parts
+        .headers
+        .get("x-key")
+        .map(|key| key.to_str().unwrap().to_owned());
     let mut body = body.collect().await.unwrap().to_bytes().to_vec();
-    if parts.headers.get("content-encoding").is_some_and(|encoding| encoding == "gzip") {
+    if parts
+        .headers
+        .get("content-encoding")
+        .is_some_and(|encoding| encoding == "gzip")
+    {
         let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(&*body).read_to_end(&mut plain).unwrap();
+        flate2::read::GzDecoder::new(&*body)
+            .read_to_end(&mut plain)
+            .unwrap();
         body = plain;
     }
     let behaviour = state.next(key);
     let answer = |status: u16, body: Vec<u8>| {
-        Response::builder().status(status).body(Full::new(body.into())).unwrap()
+        Response::builder()
+            .status(status)
+            .body(Full::new(body.into()))
+            .unwrap()
     };
     match behaviour {
         Behaviour::Hang => std::future::pending().await,
         Behaviour::BusyOnce => {
             let mut answer = answer(503, Vec::new());
             let seconds = RETRY_AFTER.as_secs().to_string();
-            answer.headers_mut().insert("retry-after", seconds.parse().unwrap());
+            answer
+                .headers_mut()
+                .insert("retry-after", seconds.parse().unwrap());
             answer
         }
         Behaviour::Refuse => answer(400, Vec::new()),
@@ -262,7 +288,10 @@ impl Collector {
         request: tonic::Request<T>,
         keep: impl FnOnce(&mut Seen, T),
     ) -> Result<Behaviour, tonic::Status> {
-        let key = request.metadata().get("x-key").map(|key| key.to_str().unwrap().to_owned());
+        let key = request
+            .metadata()
+            .get("x-key")
+            .map(|key| key.to_str().unwrap().to_owned());
         let behaviour = self.0.next(key);
         match behaviour {
             Behaviour::Hang => std::future::pending().await,
@@ -293,7 +322,9 @@ impl TraceService for Collector {
         &self,
         request: tonic::Request<ExportTraceServiceRequest>,
     ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
-        let behaviour = self.take(request, |seen, one| seen.traces.push(one)).await?;
+        let behaviour = self
+            .take(request, |seen, one| seen.traces.push(one))
+            .await?;
         Ok(tonic::Response::new(partly(behaviour)))
     }
 }
@@ -304,7 +335,8 @@ impl MetricsService for Collector {
         &self,
         request: tonic::Request<ExportMetricsServiceRequest>,
     ) -> Result<tonic::Response<ExportMetricsServiceResponse>, tonic::Status> {
-        self.take(request, |seen, one| seen.metrics.push(one)).await?;
+        self.take(request, |seen, one| seen.metrics.push(one))
+            .await?;
         Ok(tonic::Response::new(Default::default()))
     }
 }
