@@ -99,7 +99,7 @@ impl std::fmt::Debug for LevelControl {
 }
 
 /// A layer that filters by `text`, and what changes it.
-pub fn filtering<S>(text: &str) -> Result<(impl Layer<S>, Arc<LevelControl>), String>
+pub fn filtering<S>(text: &str) -> Result<(impl Layer<S> + use<S>, Arc<LevelControl>), String>
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
 {

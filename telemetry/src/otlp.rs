@@ -22,7 +22,7 @@ pub(crate) fn traces(process: &Process, spans: &[Arc<Span>]) -> ExportTraceServi
         resource: Some(process.resource(source)),
         scope_spans: vec![ScopeSpans {
             scope: Some(scope()),
-            spans: spans.into_iter().map(|span| span_message(span)).collect(),
+            spans: spans.into_iter().map(span_message).collect(),
             ..ScopeSpans::default()
         }],
         ..ResourceSpans::default()
@@ -39,7 +39,7 @@ pub(crate) fn logs(process: &Process, lines: &[Arc<Line>]) -> ExportLogsServiceR
         resource: Some(process.resource(source)),
         scope_logs: vec![ScopeLogs {
             scope: Some(scope()),
-            log_records: lines.into_iter().map(|line| log_record(line)).collect(),
+            log_records: lines.into_iter().map(log_record).collect(),
             ..ScopeLogs::default()
         }],
         ..ResourceLogs::default()
