@@ -5,6 +5,8 @@
 pub struct TraceContext {
     pub trace_id: u128,
     pub span_id: u64,
+    /// The span that caused this one; zero where there is none, or where it is not known: headers do not carry it.
+    pub parent_id: u64,
     pub sampled: bool,
 }
 
@@ -14,15 +16,37 @@ impl TraceContext {
         Self {
             trace_id: rand::random::<u128>() | 1,
             span_id: rand::random::<u64>() | 1,
+            parent_id: 0,
             sampled: true,
         }
     }
 
-    /// The same trace with a new span.
+    /// A new trace that nobody records: of what the host does again and again by itself.
+    pub fn unrecorded() -> Self {
+        Self {
+            sampled: false,
+            ..Self::new_root()
+        }
+    }
+
+    /// The same trace with a new span, caused by this one.
     pub fn child(self) -> Self {
         Self {
             span_id: rand::random::<u64>() | 1,
+            parent_id: self.span_id,
             ..self
+        }
+    }
+
+    /// The span that caused this one, where it is known; else this one.
+    pub fn cause(self) -> Self {
+        match self.parent_id {
+            0 => self,
+            span_id => Self {
+                span_id,
+                parent_id: 0,
+                ..self
+            },
         }
     }
 
@@ -50,6 +74,7 @@ impl TraceContext {
         Some(Self {
             trace_id,
             span_id,
+            parent_id: 0,
             sampled: flags & 1 == 1,
         })
     }
@@ -68,6 +93,15 @@ impl TraceContext {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_knows_its_cause() {
+        let root = TraceContext::new_root();
+        let child = root.child();
+        assert_eq!((child.parent_id, child.cause()), (root.span_id, root));
+        assert_ne!(child.span_id, root.span_id);
+        assert_eq!(root.cause(), root);
+    }
 
     #[test]
     fn traceparent_round_trips_and_rejects_nonsense() {

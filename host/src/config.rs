@@ -28,6 +28,8 @@ pub struct Config {
     pub backends: Backends,
     /// Policies of calls between services.
     pub mesh: toml::Table,
+    /// Where traces, metrics and logs go.
+    pub telemetry: exprsn_telemetry::Config,
     /// Limits of every service, unless its own say otherwise.
     pub limits: toml::Table,
     /// Services to run, by full name.

@@ -12,6 +12,7 @@ use crate::{
     panics::{Panicked, caught},
     problem::Problem,
     service::{Service, State, Version},
+    telemetry::spans::{self, Entered},
     tls::Tls,
     trigger::http::{self as pool, Bounds},
 };
@@ -236,16 +237,17 @@ async fn from_client(
     if let Some(probed) = probed(mesh, request.uri().path()) {
         return probed;
     }
-    let trace = request
+    let parent = request
         .headers()
         .get("traceparent")
         .and_then(|value| value.to_str().ok())
-        .and_then(TraceContext::parse)
-        .map_or_else(TraceContext::new_root, TraceContext::child);
-    let mut response = match identified(mesh, service, request, client, trace).await {
-        Ok(response) => response,
-        Err(problem) => problem.into_response(),
-    };
+        .and_then(TraceContext::parse);
+    let trace = spans::entering(parent);
+    let from = (Some(client.address), client.scheme);
+    let mut entered = Entered::new(service, trace, request.method(), request.uri(), from);
+    let answered = identified(mesh, service, request, client, trace, &mut entered).await;
+    let mut response = answered.unwrap_or_else(Problem::into_response);
+    entered.answered(response.status());
     if let Ok(id) = HeaderValue::try_from(format!("{:032x}", trace.trace_id)) {
         response.headers_mut().entry("x-request-id").or_insert(id);
     }
@@ -283,6 +285,7 @@ async fn identified(
     request: http::Request<Incoming>,
     client: Client,
     trace: TraceContext,
+    entered: &mut Entered,
 ) -> Result<Response, Problem> {
     let mut request = absolute(request, client.scheme)?;
     let caller = match identify(mesh, service, &mut request).await {
@@ -303,7 +306,7 @@ async fn identified(
         deadline: Instant::now() + Duration::from_secs(365 * 86_400),
         trigger: Trigger::Http,
     };
-    Ok(enter(mesh, service, request.map(incoming), arrival).await)
+    admitted(mesh, service, request.map(incoming), arrival, entered).await
 }
 
 fn incoming(body: Incoming) -> wasmtime_wasi_http::WasiBody {
@@ -383,28 +386,32 @@ pub fn bearer(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The one way into a service: route, right, bounds, then the pool of instances.
+/// The way into a service for calls of others, whose span begins here.
 pub async fn enter(
     mesh: &Mesh,
     service: &Arc<Service>,
     request: Request,
     arrival: Arrival,
 ) -> Response {
-    match admitted(mesh, service, request, arrival).await {
-        Ok(response) => response,
-        Err(problem) => problem.into_response(),
-    }
+    let (method, uri) = (request.method(), request.uri());
+    let mut entered = Entered::new(service, arrival.trace, method, uri, (None, "http"));
+    let answered = admitted(mesh, service, request, arrival, &mut entered).await;
+    let response = answered.unwrap_or_else(Problem::into_response);
+    entered.answered(response.status());
+    response
 }
 
+/// The one way into a service: route, right, bounds, then the pool of instances.
 async fn admitted(
     mesh: &Mesh,
     service: &Arc<Service>,
     request: Request,
     arrival: Arrival,
+    entered: &mut Entered,
 ) -> Result<Response, Problem> {
     let version = service.pick().ok_or_else(|| not_live(service));
     let checked = version.and_then(|version| {
-        check(mesh, service, &version, &request, &arrival).map(|way| (version, way))
+        check(mesh, service, &version, &request, &arrival, entered).map(|way| (version, way))
     });
     let (version, way) = match checked {
         Ok(checked) => checked,
@@ -438,6 +445,7 @@ fn check(
     version: &Version,
     request: &Request,
     arrival: &Arrival,
+    entered: &mut Entered,
 ) -> Result<Way, Problem> {
     version
         .context
@@ -458,6 +466,7 @@ fn check(
             return Err(Problem::new(StatusCode::NOT_FOUND, "no-route", detail));
         }
     };
+    entered.routed(&route.path);
     authorise(mesh, service, route, arrival, method, path)?;
     let limits = &version.context.limits;
     let body_bytes_max = route.body_bytes_max.unwrap_or(limits.body_bytes_max);
@@ -644,7 +653,7 @@ pub async fn internal_get(version: &Arc<Version>, path: &str) -> (StatusCode, By
         user: None,
         authority: Authority::OfUser,
         address: None,
-        trace: TraceContext::new_root(),
+        trace: TraceContext::unrecorded(),
         path: Arc::new([]),
         deadline: Instant::now() + Duration::from_secs(30),
         trigger: Trigger::Http,

@@ -16,6 +16,7 @@ use crate::{
     problem::Problem,
     service::{Registry, Service},
     store::ServiceContext,
+    telemetry::spans::Called,
 };
 use call::Call;
 use http::StatusCode;
@@ -223,19 +224,27 @@ impl Mesh {
         let now = Instant::now();
         let patience = policy::patience(&lane.settings, cause, grant.act_as == ActAs::User, now);
         let patience = within.map_or(patience, |within| patience.min(now + within));
+        let arrival = arrival(from, cause, grant.act_as, grant.permissions, patience);
+        let what = (request.method(), request.uri().path());
+        let called = Called::service(from, arrival.trace, what, &to);
         let trip = Trip {
             from: &from.name,
             cause,
             to: &to,
             here: here.as_ref(),
-            arrival: arrival(from, cause, grant.act_as, grant.permissions, patience),
+            arrival: Arrival {
+                trace: arrival.trace.child(),
+                ..arrival
+            },
         };
         let way = Way {
             mesh: self,
             to: &to,
             here: here.as_ref(),
         };
-        self.policies.call(&lane, trip, request, &way).await
+        let answered = self.policies.call(&lane, trip, request, &way).await;
+        called.answered(answered.as_ref().map(http::Response::status));
+        answered
     }
 
     /// A chain that is too long, or that comes back to where it was, is refused with the path in the detail.
@@ -316,20 +325,25 @@ async fn call_outside(
     let Some(http) = http else {
         return Err(HttpError::HttpRequestDenied);
     };
-    let trace = cause.trace.child().to_header();
+    let trace = cause.trace.child();
+    let what = (request.method(), request.uri());
+    let called = Called::outside(from, trace, what, permitted.destination());
+    let header = trace.to_header().parse();
     request.headers_mut().insert(
         "traceparent",
-        trace.parse().map_err(|_| HttpError::HttpProtocolError)?,
+        header.map_err(|_| HttpError::HttpProtocolError)?,
     );
     let limit = cause
         .deadline
         .saturating_duration_since(Instant::now())
         .min(options.first_byte_timeout.unwrap_or(Duration::MAX));
     let sent = tokio::time::timeout(limit, http.outside().send(&permitted, request)).await;
-    sent.unwrap_or(Err(HttpError::HttpResponseTimeout))
+    let answered = sent.unwrap_or(Err(HttpError::HttpResponseTimeout));
+    called.answered(answered.as_ref().map(http::Response::status));
+    answered
 }
 
-/// How a call of `from` arrives at its target.
+/// How a call of `from` leaves it. Its trace is the call's, whose child is the target's.
 fn arrival(
     from: &ServiceContext,
     cause: &Invocation,

@@ -74,7 +74,7 @@ pub struct Options {
 pub fn run(options: Options) -> Result<()> {
     let started = Instant::now();
     let config = configured(&options)?;
-    telemetry::init_logging(&config.platform);
+    telemetry::init(&config)?;
     panics::log_all();
     let _lock = own(&options.data)?;
     let cores = Arc::new(Cores::start(config.platform.cores)?);
@@ -100,6 +100,7 @@ pub fn run(options: Options) -> Result<()> {
         Ok(())
     });
     background.shutdown_timeout(Duration::from_secs(2));
+    telemetry::flush();
     result
 }
 
@@ -557,6 +558,8 @@ impl Known {
         broker.found().await?;
         let metrics = Metrics::new();
         broker.measure(&metrics);
+        let gathered = metrics.clone();
+        telemetry::telemetry().set_metrics(Box::new(move || gathered.exposition()));
         if let Some(cluster) = &self.cluster {
             cluster.measure(&metrics);
         }

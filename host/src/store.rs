@@ -24,6 +24,8 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 pub struct ServiceContext {
     pub name: ServiceName,
     pub version: String,
+    /// What its spans and lines of the log say that they are about.
+    pub source: Arc<exprsn_telemetry::Source>,
     pub limits: Limits,
     /// What all stores of the version may use together.
     pub allowance: Allowance,

@@ -35,7 +35,7 @@ const SERVERS: [Need; 3] = [
 ];
 
 /// What looks at files.
-const TOOLS: [Need; 2] = [
+const TOOLS: [Need; 3] = [
     Need {
         is_there: has_pip,
         packages: &["python3", "python3-pip"],
@@ -45,6 +45,12 @@ const TOOLS: [Need; 2] = [
         is_there: || on_path("systemd-analyze"),
         packages: &["systemd"],
         services: &[],
+    },
+    // For its promtool, which looks at metrics.
+    Need {
+        is_there: || on_path("promtool"),
+        packages: &["prometheus"],
+        services: &["prometheus"],
     },
 ];
 
@@ -152,7 +158,7 @@ fn switch_off(services: &[&str]) {
 fn no_way(packages: &[&str], cause: &str) -> Failure {
     Failure::new(format!("what the tests start is not installed: {cause}")).remedy(format!(
         "on Debian:\n  sudo apt-get update\n  sudo apt-get install --no-install-recommends {}\nelsewhere install Redis 7, \
-         PostgreSQL 15, Node.js 18, Python 3.9 with pip and systemd-analyze, or later, with their programs on PATH; then run this again",
+         PostgreSQL 15, Node.js 18, Python 3.9 with pip, systemd-analyze and Prometheus 2.42, or later, with their programs on PATH; then run this again",
         packages.join(" ")
     ))
 }

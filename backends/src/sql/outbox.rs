@@ -53,6 +53,14 @@ pub enum Content {
 }
 
 impl Content {
+    /// The job's queue or the event's topic.
+    pub fn destination(&self) -> &str {
+        match self {
+            Self::Job { queue, .. } => queue,
+            Self::Event { topic, .. } => topic,
+        }
+    }
+
     /// The job's or event's id.
     pub fn id(&self) -> &str {
         match self {

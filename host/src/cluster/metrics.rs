@@ -5,7 +5,7 @@ use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
     metrics::{counter::Counter, family::Family, gauge::ConstGauge},
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 use std::{
     fmt,
@@ -48,15 +48,10 @@ impl Collector for View {
             return Ok(());
         };
         let hosts = i64::try_from(cluster.directory().hosts().len()).unwrap_or(i64::MAX);
-        let heard = i64::try_from(cluster.since_heard().as_millis()).unwrap_or(i64::MAX);
+        let heard = ConstGauge::new(cluster.since_heard().as_secs_f64());
         let revision = cluster.revision();
         for (name, help, value) in [
             ("cluster_hosts", "Hosts that have a lease", hosts),
-            (
-                "cluster_heard_ms",
-                "Milliseconds since this host heard from the platform",
-                heard,
-            ),
             (
                 "cluster_revision",
                 "The last change that this host has taken in",
@@ -72,7 +67,14 @@ impl Collector for View {
             let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
             gauge.encode(metric)?;
         }
-        Ok(())
+        let help = "Time since this host heard from the platform";
+        let metric = encoder.encode_descriptor(
+            "cluster_heard",
+            help,
+            Some(&Unit::Seconds),
+            heard.metric_type(),
+        )?;
+        heard.encode(metric)
     }
 }
 

@@ -96,7 +96,7 @@ impl Envelope {
                 Authority::OfUser => None,
             },
             address: arrival.address,
-            trace: arrival.trace.to_header(),
+            trace: arrival.trace.cause().to_header(),
             path: arrival.path.iter().map(ToString::to_string).collect(),
             left_us: left_us(arrival.deadline),
         }
@@ -132,7 +132,7 @@ impl Envelope {
             user,
             authority: self.granted.map_or(Authority::OfUser, Authority::Granted),
             address: self.address,
-            trace: TraceContext::parse(&self.trace)?,
+            trace: TraceContext::parse(&self.trace)?.child(),
             path: path?.into(),
             deadline: now + Duration::from_micros(self.left_us.min(MAX_LEFT_US)),
             trigger: Trigger::Http,
@@ -171,7 +171,7 @@ mod tests {
             user: Some(Arc::new(user)),
             authority: Authority::Granted(Permissions::NONE.with(Permission::Append)),
             address: Some([10, 0, 0, 1].into()),
-            trace: TraceContext::new_root(),
+            trace: TraceContext::new_root().child(),
             path: Arc::new([service("exprsn-a")]),
             deadline: now + Duration::from_secs(2),
             trigger: Trigger::Http,
@@ -188,7 +188,8 @@ mod tests {
         let (user, other) = (there.user.unwrap(), arrival.user.unwrap());
         assert_eq!((&user.subject, &user.extra), (&other.subject, &other.extra));
         assert_eq!(user.resources, other.resources);
-        assert_eq!(there.trace.to_header(), arrival.trace.to_header());
+        assert_eq!(there.trace.cause(), arrival.trace.cause());
+        assert_ne!(there.trace.span_id, arrival.trace.span_id);
         assert_eq!(there.path, arrival.path);
         let left = there.deadline - now;
         assert!(left <= Duration::from_secs(2) && left > Duration::from_millis(1_900));

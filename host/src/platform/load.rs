@@ -334,6 +334,7 @@ impl Loader {
         let context = Arc::new(ServiceContext {
             name: name.clone(),
             version: file.manifest.version.clone(),
+            source: exprsn_telemetry::Source::new(name.as_str(), &file.manifest.version),
             allowance: Allowance::new(&limits),
             limits,
             lent,

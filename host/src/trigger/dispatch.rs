@@ -7,9 +7,10 @@ use crate::{
         queue::{EVENTS_PREFIX, Failure, Job, JobHandler, State},
     },
     cores::Cores,
-    invocation::{Invocation, Principal, TraceContext, Trigger},
+    invocation::{Invocation, Principal, Trigger},
     name::ServiceName,
     service::{Service, Version},
+    telemetry::spans::{self, Consumed},
 };
 use futures::future::BoxFuture;
 use std::{
@@ -100,16 +101,17 @@ async fn run(
             return Err(Failure::fatal("the delivery names no event"));
         };
         let invocation = invocation(&version, &job, Trigger::Event);
-        return event::deliver(
-            &version,
-            invocation,
-            guest_event(event, job.attempt, trust_domain),
-        )
-        .await
-        .map(|()| None);
+        let consumed = Consumed::new(&version, invocation.trace, &job, &event.topic);
+        let event = guest_event(event, job.attempt, trust_domain);
+        let result = event::deliver(&version, invocation, event).await;
+        consumed.ended(&version, &result);
+        return result.map(|()| None);
     }
     let invocation = invocation(&version, &job, Trigger::Job);
-    job::run(&version, invocation, guest_job(job)).await
+    let consumed = Consumed::new(&version, invocation.trace, &job, &job.queue);
+    let result = job::run(&version, invocation, guest_job(job)).await;
+    consumed.ended(&version, &result);
+    result
 }
 
 /// A job acts for the service that added it: its own, but for events.
@@ -120,9 +122,7 @@ fn invocation(version: &Version, job: &Job, trigger: Trigger) -> Arc<Invocation>
         caller: Principal::service(caller),
         user: None,
         address: None,
-        trace: job
-            .trace
-            .map_or_else(TraceContext::new_root, TraceContext::child),
+        trace: spans::entering(job.trace),
         path: Arc::new([version.context.name.clone()]),
         deadline: Instant::now()
             + Duration::from_millis(job.timeout_ms.min(version.context.limits.job_ms_max)),

@@ -82,6 +82,7 @@ impl Bed {
             context: Arc::new(ServiceContext {
                 name: name.clone(),
                 version: "1.0.0".to_owned(),
+                source: exprsn_telemetry::Source::new("exprsn-boom", "1.0.0"),
                 allowance: Allowance::new(&limits),
                 limits,
                 lent: Lent::default(),

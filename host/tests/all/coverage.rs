@@ -124,6 +124,7 @@ fn platform_toml_documents_every_key_with_its_default() {
         toml::Table::try_from(exprsn::tls::Config::default()).expect("serialises"),
         toml::Table::try_from(exprsn::cluster::Config::default()).expect("serialises"),
         toml::Table::try_from(exprsn::mesh::Settings::default()).expect("serialises"),
+        toml::Table::try_from(exprsn_telemetry::Config::default()).expect("serialises"),
     ];
     for (key, value) in defaults.iter().flatten() {
         let line = format!("# {key} = {value}");

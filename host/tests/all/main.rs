@@ -43,5 +43,6 @@ mod swap;
 mod telemetry;
 mod timeline;
 mod tls;
+mod tracing;
 mod twins;
 mod wit;

@@ -13,7 +13,7 @@ use crate::{
     invocation::TraceContext,
     name::{ServiceName, matches},
     store::{Handover, ServiceContext, StoreState},
-    telemetry::chain,
+    telemetry::{chain, spans::sending},
 };
 use exprsn_backends::events::live::LiveRelay;
 use serde::{Deserialize, Serialize};
@@ -267,13 +267,17 @@ impl Caller {
             .handover
             .take(bytes)
             .map_err(types::Error::LimitExceeded)?;
-        let event = lent.event(new, self.trace)?;
+        let event = lent.event(new, self.trace.child())?;
         self.context
             .allowance
             .admit_messages(std::iter::once(bytes))
             .map_err(types::Error::LimitExceeded)?;
         let id = event.id.clone();
-        lent.broker.publish(event).await.map(|()| id).map_err(told)
+        let trace = event.trace.unwrap_or(self.trace);
+        let sending = sending(&self.context, trace, &event.topic, Some(&id));
+        lent.broker.publish(event).await.map_err(told)?;
+        sending.end();
+        Ok(id)
     }
 
     pub(super) async fn broadcast(

@@ -11,7 +11,7 @@ use crate::{
     capability::{Boot, Borrower, Capability},
     name::matches,
     store::{Handover, StoreState},
-    telemetry::chain,
+    telemetry::{chain, spans::sending},
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -150,7 +150,7 @@ impl Call {
             timeout_ms: options.timeout_ms,
             subject: None,
             origin: Some(self.context.name.clone()),
-            trace: Some(self.invocation.trace),
+            trace: None,
         }
     }
 }
@@ -241,7 +241,7 @@ impl Call {
         change(&lent.broker).await.map_err(told)
     }
 
-    async fn add_all(&self, queue: &str, jobs: Vec<NewJob>) -> Result<Vec<String>, types::Error> {
+    async fn add_all(&self, queue: &str, mut jobs: Vec<NewJob>) -> Result<Vec<String>, types::Error> {
         // A name that is not allowed is invalid and never granted: deliveries of events are not for guests to add.
         check_queue_name(queue).map_err(told)?;
         let lent = self.lent(queue)?;
@@ -255,7 +255,18 @@ impl Call {
             .allowance
             .admit_messages(sizes())
             .map_err(types::Error::LimitExceeded)?;
-        lent.broker.add_many(queue, jobs).await.map_err(told)
+        let trace = self.invocation.trace.child();
+        for job in &mut jobs {
+            job.trace = Some(trace);
+        }
+        let id = match &jobs[..] {
+            [one] => Some(one.id.as_str()),
+            _ => None,
+        };
+        let sending = sending(&self.context, trace, queue, id);
+        let ids = lent.broker.add_many(queue, jobs).await.map_err(told)?;
+        sending.end();
+        Ok(ids)
     }
 
     pub(super) async fn add(

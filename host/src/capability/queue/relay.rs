@@ -7,14 +7,29 @@ use crate::{
         sql::outbox::{Content, OutboxItem, Sink},
     },
     clock::now_ms,
+    invocation::TraceContext,
+    telemetry::spans::relaying,
 };
 use exprsn_backends::sql::error::BoxError;
 
 impl Sink for Broker {
     async fn deliver(&self, batch: Vec<OutboxItem>) -> Result<(), BoxError> {
         let now_ms = now_ms();
-        let messages = batch.into_iter().map(|item| message(item, now_ms));
-        Ok(self.relay(messages.collect()).await?)
+        let mut spans = Vec::new();
+        let messages = batch.into_iter().map(|mut item| {
+            item.trace = item.trace.map(TraceContext::child);
+            if let Some(trace) = item.trace {
+                let destination = item.content.destination();
+                let span = relaying(&item.service, trace, destination, item.created_at);
+                spans.push(span);
+            }
+            message(item, now_ms)
+        });
+        self.relay(messages.collect()).await?;
+        for span in spans {
+            span.end();
+        }
+        Ok(())
     }
 }
 

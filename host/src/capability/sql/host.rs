@@ -11,6 +11,7 @@ use crate::{
     clock,
     invocation::Invocation,
     store::{Handed, Handover, ServiceContext, StoreState},
+    telemetry::spans::sending,
 };
 use exprsn_backends::sql::{Call, Database, RowStream, Transaction, value};
 use std::{
@@ -187,10 +188,12 @@ impl Within {
         allowance
             .admit_messages(std::iter::once(data_bytes))
             .map_err(Error::LimitExceeded)?;
-        let (id, trace) = (content.id().to_owned(), self.caller.invocation.trace);
+        let (id, trace) = (content.id().to_owned(), self.caller.invocation.trace.child());
+        let sending = sending(&self.caller.context, trace, content.destination(), Some(&id));
         self.transaction
             .announce(content, trace, clock::now_ms())
             .await?;
+        sending.end();
         Ok(id)
     }
 

@@ -9,8 +9,9 @@ use super::{Boot, Borrower, Capability, queue::Broker};
 use crate::{
     clock,
     store::{ServiceContext, StoreState},
-    telemetry::Metrics,
+    telemetry::{self, Metrics},
 };
+use exprsn_telemetry::{Attributes, GUEST, Line, Severity, now_ns};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 use wasmtime::{
@@ -131,14 +132,53 @@ fn write_record(state: &StoreState, level: logging::Level, message: &str, fields
     }
 }
 
+fn severity(level: logging::Level) -> Severity {
+    match level {
+        logging::Level::Trace => Severity::Trace,
+        logging::Level::Debug => Severity::Debug,
+        logging::Level::Info => Severity::Info,
+        logging::Level::Warn => Severity::Warn,
+        logging::Level::Error => Severity::Error,
+    }
+}
+
+/// Fields as attributes, as long as they fit into `bytes_max` together.
+fn kept(fields: &[(String, String)], bytes_max: usize) -> Attributes {
+    let mut left = bytes_max;
+    let fitting = fields.iter().map_while(|(name, value)| {
+        left = left.checked_sub(name.len() + value.len())?;
+        Some((name.clone().into(), value.clone().into()))
+    });
+    fitting.collect()
+}
+
+/// Records what [`write_record`] writes, for memory and collector.
+fn record(state: &StoreState, level: logging::Level, message: String, attributes: Attributes) {
+    let trace = state.invocation.trace;
+    telemetry::telemetry().log(Line {
+        time_ns: now_ns(),
+        severity: severity(level),
+        source: state.service.source.clone(),
+        target: GUEST.into(),
+        body: message,
+        attributes,
+        trace_id: trace.trace_id,
+        span_id: trace.span_id,
+    });
+}
+
 impl logging::Host for StoreState {
     fn log(&mut self, level: logging::Level, mut message: String, mut fields: Vec<(String, String)>) -> Result<()> {
         if lent(&self.service).is_none() {
             return Ok(());
         }
+        if !telemetry::admits(&self.service.name, severity(level)) {
+            return Ok(());
+        }
         let bytes_max = self.service.limits.log_record_bytes_max;
         shorten(&mut message, bytes_max);
         fields.truncate(FIELDS_MAX);
+        let attributes = kept(&fields, bytes_max);
         let fields: serde_json::Map<_, _> = fields.into_iter().map(|(name, value)| (name, value.into())).collect();
         let mut fields = serde_json::Value::Object(fields).to_string();
         shorten(&mut fields, bytes_max);
@@ -147,6 +187,7 @@ impl logging::Host for StoreState {
             return Ok(());
         }
         write_record(self, level, &message, &fields);
+        record(self, level, message, attributes);
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! A guest's stdout and stderr as lines of the service's log.
 
-use crate::{clock, store::ServiceContext};
+use crate::{clock, store::ServiceContext, telemetry};
+use exprsn_telemetry::{GUEST, Line, Severity, now_ns};
 use std::{
     io,
     pin::Pin,
@@ -44,9 +45,19 @@ impl LogStream {
     /// A line counts as a log record does.
     fn write_line(&self, line: &[u8]) {
         let ServiceContext { name, allowance, .. } = &*self.service;
-        if allowance.admit_record(name, clock::now_s(), line.len()) {
+        if telemetry::admits(name, Severity::Info) && allowance.admit_record(name, clock::now_s(), line.len()) {
             let text = String::from_utf8_lossy(line);
             tracing::info!(target: "guest", service = %name, stream = self.stream, message = ?text);
+            telemetry::telemetry().log(Line {
+                time_ns: now_ns(),
+                severity: Severity::Info,
+                source: self.service.source.clone(),
+                target: GUEST.into(),
+                body: text.into_owned(),
+                attributes: vec![("log.iostream".into(), self.stream.into())],
+                trace_id: 0,
+                span_id: 0,
+            });
         }
     }
 }
