@@ -13,7 +13,7 @@ const INVOCATIONS = 'exprsn_invocations_total';
 
 export async function load({ rest, sample }) {
   const wanted = rest[0] ?? '';
-  const query = wanted.length >= 3 ? `?limit=100&contains=${part(wanted)}` : '?limit=30';
+  const query = wanted.length >= 3 ? `?limit=100&contains=${part(wanted)}` : '?limit=100';
   const [jobs, queues, components, metrics] = await Promise.all([get(`jobs${query}`), get('queues'), get('ca/components'), sample()]);
   return { wanted, jobs: jobs.items, queues, components: components.items, metrics };
 }
@@ -27,16 +27,17 @@ function trail({ wanted, jobs }) {
     event.preventDefault();
     location.hash = `#/events/${part(document.getElementById('field-follow').value.trim())}`;
   };
-  const inOrder = wanted ? [...jobs].sort((a, b) => a.createdAt - b.createdAt) : jobs;
+  // What a clock adds says nothing of what people do.
+  const inOrder = wanted ? [...jobs].sort((a, b) => a.createdAt - b.createdAt) : jobs.filter((job) => !job.id.startsWith('repeat:')).slice(0, 20);
   const rows = inOrder.map((job) => ({
     key: `${job.queue} ${job.id}`,
     cells: [time(job.createdAt), h('a', { href: `#/queues/${part(job.queue)}/${job.state}` }, job.queue), job.name, `${job.attempt} of ${job.attempts}`, data(job), outcome(job)],
   }));
-  const caption = wanted ? `The way of ${wanted} through the queues` : 'Latest jobs of all queues';
+  const caption = wanted ? `The way of ${wanted} through the queues` : 'Latest jobs of all queues, without those of the clock';
   return h('section', { 'data-key': 'trail' }, h('h2', null, 'Follow something'),
     h('form', { onsubmit: follow, class: 'inline', role: 'search' }, field('Id of a post, a user, anything', 'follow', { value: wanted, minlength: 3, spellcheck: 'false' }),
       h('button', { type: 'submit' }, 'Follow')),
-    table(caption, ['Added', 'Queue', 'Job', 'Attempt', 'Data', 'Outcome'], rows, { key: 'jobs', empty: 'No job holds it: none was made, or what is done is not kept any more.' }));
+    table(caption, ['Added', 'Queue', 'Job', 'Attempt', 'Data', 'Outcome'], rows, { key: 'jobs', empty: wanted ? 'No job holds it: none was made, or what is done is not kept any more.' : 'No job lately.' }));
 }
 
 function deliveries({ queues, metrics }, { memory }) {

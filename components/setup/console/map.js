@@ -4,7 +4,7 @@ import { h, short } from './dom.js';
 
 const BOX = { width: 168, height: 62 };
 const GAP = { x: 120, y: 38 };
-const EDGE = { x: 56, y: 24 };
+const EDGE = { x: 84, y: 24 };
 
 /** `nodes`: `[{ name, health, note }]`; `groups`: names by column; `edges`: as declared, with `busy` and `label`. */
 export function map({ nodes, groups, edges, any }) {

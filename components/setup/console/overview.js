@@ -29,7 +29,7 @@ export function render({ health, queues, registry, metrics }, { memory }) {
       tile('Health', state(health.status, HEALTH[health.status]), `${good} of ${health.services.length} services are healthy`),
       tile('Requests, jobs, events', perSecond(rate(before, metrics, INVOCATIONS)), `${count(total)} so far`),
       tile('Failures', percent(total ? failed / total : 0), `${count(failed)} of ${count(total)}`),
-      tile('Latency', quantiles(all), 'p50 / p95 / p99, admission to response head'),
+      tile('Latency', quantiles(all), 'p50 · p95 · p99, admission to response head'),
       tile('Synchronous', percent(share(metrics)), shareNote(metrics)),
       tile('Dead letters', count(dead), `${count(waiting)} jobs wait`),
       tile('Up for', uptime(registry, health.checkedAt), startNote(metrics))),
@@ -44,7 +44,7 @@ function tile(name, value, note) {
 
 const perSecond = (value) => (Number.isFinite(value) ? `${value < 10 ? value.toFixed(1) : Math.round(value)} /s` : '…');
 const ms = (seconds) => duration(seconds * 1000);
-const quantiles = (one) => (one.count ? [0.5, 0.95, 0.99].map((q) => ms(one.quantile(q))).join(' / ') : '–');
+const quantiles = (one) => (one.count ? [0.5, 0.95, 0.99].map((q) => ms(one.quantile(q)).replace(' ', '\u00a0')).join(' · ') : '–');
 
 /** Calls between services where the host counts them; else what services were asked by HTTP, of all they did. */
 function share(metrics) {
