@@ -160,6 +160,7 @@ async function moved() {
   document.title = `${VIEWS[route.name].title} · Exprsn Console`;
   frame();
   const another = $('main').dataset.view !== route.name;
+  if (another) context.say('');
   $('main').dataset.view = route.name;
   if (another) show($('main'), h('h1', { id: 'title', tabindex: -1 }, VIEWS[route.name].title), h('p', { class: 'soft' }, 'Loading …'));
   if (another) $('title').focus();

@@ -151,7 +151,7 @@ async function swap(service, history, components, context) {
 }
 
 function fill(element, others) {
-  const select = element && element.querySelector?.('select');
+  const select = element ? element.querySelector('select') : null;
   select?.append(h('option', { value: '' }, 'none'), ...others.map(([hex, version]) => h('option', { value: hex }, `${version}  ${hex.slice(0, 12)}`)));
   return element;
 }
@@ -165,7 +165,7 @@ async function send(service, file, context) {
   const sure = await confirm({
     title: `Admit ${short(found.name)} ${found.version}?`, verb: 'Admit and swap',
     text: [h('dl', { class: 'facts' }, fact('Digest', h('code', null, found.digest)), fact('Signed by', signed ? found.signer.publisher ?? found.signer.key : 'nobody')),
-      h('p', null, 'It asks for:'), h('ul', null, (found.grants ?? []).map((grant) => h('li', null, h('code', null, grant.capability), ` ${[grant.text ?? grant.words ?? ''].flat().join(' ')}`)))],
+      h('p', null, 'It asks for:'), h('ul', null, (found.grants ?? []).map((grant) => h('li', null, h('code', null, grant.capability), ` ${(grant.meaning ?? []).join('; ')}`)))],
     fields: [field('Admit it although no trusted publisher has signed it', 'unsigned', { type: 'checkbox' })],
   });
   if (!sure) return null;

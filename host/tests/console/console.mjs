@@ -186,7 +186,7 @@ async function revokes() {
 async function seesTheDenial() {
   const ask = { key: 'k', call: 'get' };
   const denied = await fetch(`${task.broker}/cache`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(ask) });
-  assert.match(await denied.text(), /AccessDenied.*withheld/s, 'the next call is denied');
+  assert.match(await denied.text(), /AccessDenied.*revoked/s, 'the next call is denied');
   const data = { do: 'succeed', note: HOSTILE };
   const answer = await fetch(`${task.broker}/queue`, {
     method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ queue: 'broker-work', call: 'add', jobs: [{ id: 'hostile-1', data }] }),
