@@ -3,7 +3,7 @@
 -- Not 127.0.0.1: the port of that would be free, and another program's on the administrator's machine could ask.
 INSERT INTO clients (id, name, secret_digest, auth_method, redirect_uris, post_logout_redirect_uris, grant_types, scope,
                      first_party, client_uri, created_at, updated_at, created_by)
-VALUES ('exprsn-console', 'Exprsn Console', NULL, 'none', '["http://localhost:3015/console"]',
-        '["http://localhost:3015/console"]', 'authorization_code refresh_token',
+VALUES ('exprsn-console', 'Exprsn Console', NULL, 'none', '["http://localhost:3015/console","https://localhost:3015/console"]',
+        '["http://localhost:3015/console","https://localhost:3015/console"]', 'authorization_code refresh_token',
         'openid profile read write update delete admin', 0, NULL, 0, 0, 'config')
 ON CONFLICT (id) DO NOTHING;

@@ -2,7 +2,6 @@
 
 use crate::audit;
 use exprsn_sdk::{
-    join_all,
     prelude::*,
     queue::{JobRecord, State},
 };
@@ -10,7 +9,7 @@ use exprsn_sdk::{
 /// Most jobs that one answer holds.
 const LIMIT_MAX: u32 = 200;
 /// Jobs of each state of each queue that are looked through for a text.
-const LOOKED_THROUGH: u32 = 200;
+const LOOKED_THROUGH: u32 = 100;
 /// Most bytes of a job's data that are shown.
 const DATA_BYTES_MAX: usize = 16_384;
 /// The states in which jobs are listed.
@@ -126,27 +125,21 @@ pub async fn recent(asked: Query<Recent>) -> Result<Json<JobViews>> {
         Some(_) => LOOKED_THROUGH,
         None => limit,
     };
-    let names: Vec<String> = platform::queues()
-        .await?
-        .into_iter()
-        .map(|q| q.name)
-        .collect();
-    let each = names
-        .iter()
-        .flat_map(|name| STATES.map(|state| queue::list(name, state, 0, many)));
     let mut found = Vec::new();
-    // A queue that went meanwhile is empty.
-    for job in join_all(each).await.into_iter().flatten().flatten() {
-        if asked
-            .contains
-            .as_deref()
-            .is_none_or(|text| job.data.contains(text))
-        {
-            found.push(job);
+    // One after the other, and the latest only: what many queues hold at once is more than this service's memory.
+    for held in platform::queues().await? {
+        for state in STATES {
+            // A queue that went meanwhile is empty.
+            let jobs = queue::list(&held.name, state, 0, many).await;
+            let meant = |job: &JobRecord| {
+                let text = asked.contains.as_deref();
+                text.is_none_or(|text| job.data.contains(text))
+            };
+            found.extend(jobs.unwrap_or_default().into_iter().filter(meant));
         }
+        found.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+        found.truncate(limit as usize);
     }
-    found.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
-    found.truncate(limit as usize);
     Ok(Json(JobViews {
         items: found.into_iter().map(JobView::from).collect(),
     }))
