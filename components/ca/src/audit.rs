@@ -322,3 +322,25 @@ fn broken(checked: i64, at: i64, reason: &str) -> Verification {
         next_after: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_record_nothing_that_looks_like_an_entry_of_the_authority() {
+        for action in ["queue.job-retried", "service.swap"] {
+            assert!(noted(action, &()).is_ok(), "{action}");
+        }
+        for action in [
+            "certificate.revoked",
+            "grant.restored",
+            "queues",
+            "queue.A",
+            "queue. x",
+            "",
+        ] {
+            assert!(noted(action, &()).is_err(), "{action}");
+        }
+    }
+}
