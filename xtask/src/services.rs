@@ -1,5 +1,6 @@
-//! The servers and programs that tests start themselves: Redis, PostgreSQL, Node.js for what is tested against it, and
-//! Python, with which the tests install an S3 server of their own. And what `check-deploy` looks at files with.
+//! The servers and programs that tests start themselves: Redis, PostgreSQL, Node.js for what is tested against it, Chromium,
+//! in which the console is tested, and Python, with which the tests install an S3 server of their own. And what
+//! `check-deploy` looks at files with.
 //!
 //! **Invariant:** nothing is left running: the tests start servers of their own in temporary folders, on free ports, and those
 //! that the distribution would start with a package are kept from it and switched off.
@@ -16,7 +17,7 @@ struct Need {
 }
 
 /// What tests start.
-const SERVERS: [Need; 3] = [
+const SERVERS: [Need; 4] = [
     Need {
         is_there: || on_path("redis-server"),
         packages: &["redis-server"],
@@ -30,6 +31,12 @@ const SERVERS: [Need; 3] = [
     Need {
         is_there: || on_path("node") && on_path("npm"),
         packages: &["nodejs", "npm"],
+        services: &[],
+    },
+    // Where the console's test looks for it.
+    Need {
+        is_there: || Path::new("/usr/bin/chromium").is_file(),
+        packages: &["chromium"],
         services: &[],
     },
 ];
@@ -158,7 +165,8 @@ fn switch_off(services: &[&str]) {
 fn no_way(packages: &[&str], cause: &str) -> Failure {
     Failure::new(format!("what the tests start is not installed: {cause}")).remedy(format!(
         "on Debian:\n  sudo apt-get update\n  sudo apt-get install --no-install-recommends {}\nelsewhere install Redis 7, \
-         PostgreSQL 15, Node.js 18, Python 3.9 with pip, systemd-analyze and Prometheus 2.42, or later, with their programs on PATH; then run this again",
+         PostgreSQL 15, Node.js 20, Chromium as /usr/bin/chromium, Python 3.9 with pip, systemd-analyze and Prometheus 2.42, \
+         or later, with their programs on PATH; then run this again",
         packages.join(" ")
     ))
 }

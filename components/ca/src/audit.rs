@@ -156,6 +156,48 @@ async fn seal(head: &Head) -> Result<String> {
     ))
 }
 
+/// What other services may record: nothing that looks like an entry of this one.
+const NOTED: [&str; 2] = ["queue.", "service."];
+
+/// What a service did.
+#[derive(Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct Note {
+    /// `queue.…` or `service.…`.
+    #[garde(length(bytes, max = 64), custom(noted))]
+    action: String,
+    /// What it was done to.
+    #[garde(length(bytes, min = 1, max = 512))]
+    subject: String,
+    #[serde(default)]
+    #[garde(skip)]
+    details: serde_json::Map<String, Value>,
+}
+
+fn noted(action: &str, _: &()) -> garde::Result {
+    let plain = |c: char| c.is_ascii_lowercase() || matches!(c, '.' | '-');
+    if NOTED.iter().any(|prefix| action.starts_with(prefix)) && action.chars().all(plain) {
+        return Ok(());
+    }
+    Err(garde::Error::new(
+        "must begin with queue. or service. and have lower-case letters, `.` and `-` only",
+    ))
+}
+
+/// `POST /api/audit`
+pub async fn note(caller: Caller, Json(note): Json<Note>) -> Result<NoContent> {
+    if caller.caller.kind != Kind::Service {
+        return Err(Problem::forbidden("only services record what they did"));
+    }
+    let mut details = note.details;
+    details.insert("via".to_owned(), caller.caller.full_subject().into());
+    let (actor, details) = (caller.principal().full_subject(), Value::Object(details));
+    let tx = sql::begin().await?;
+    append(&tx, &actor, &note.action, &note.subject, &details).await?;
+    tx.commit().await?;
+    Ok(NoContent)
+}
+
 /// `GET /api/audit`
 pub async fn list(page: Query<PageQuery>) -> Result<Json<Page<AuditEntry>>> {
     let before = page.cursor::<i64>()?.unwrap_or(i64::MAX);
@@ -278,5 +320,27 @@ fn broken(checked: i64, at: i64, reason: &str) -> Verification {
         broken_at: Some(at),
         reason: Some(reason.to_owned()),
         next_after: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_record_nothing_that_looks_like_an_entry_of_the_authority() {
+        for action in ["queue.job-retried", "service.swap"] {
+            assert!(noted(action, &()).is_ok(), "{action}");
+        }
+        for action in [
+            "certificate.revoked",
+            "grant.restored",
+            "queues",
+            "queue.A",
+            "queue. x",
+            "",
+        ] {
+            assert!(noted(action, &()).is_err(), "{action}");
+        }
     }
 }

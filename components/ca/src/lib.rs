@@ -91,6 +91,10 @@ fn routes() -> Router {
         .problems(&[403, 404])
         .get("/api/audit", audit::list)
         .summary("Lists the audit log, newest first")
+        .post("/api/audit", audit::note)
+        .summary("Records what a service did for somebody")
+        .description("Services only. The host says which service, and for whom; neither can be claimed.")
+        .problems(&[403])
         .get("/api/audit/verify", audit::verify)
         .summary("Checks the audit log's chain of hashes")
 }

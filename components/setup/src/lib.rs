@@ -3,9 +3,13 @@
 //! What the platform runs is read from the platform at each request; what registered itself is kept in the database,
 //! for as long as its lease is renewed.
 
+mod audit;
+mod authority;
 mod changes;
+mod console;
 mod graph;
 mod health;
+mod jobs;
 mod probe;
 mod queues;
 mod registration;
@@ -46,6 +50,27 @@ fn routes() -> Router {
         .public()
         .get("/api/queues", queues::list)
         .summary("Counts the jobs of every queue")
+        .get("/api/jobs", jobs::recent)
+        .summary(
+            "The latest jobs of all queues, or those whose data holds a text: the way of a post",
+        )
+        .get("/api/queues/{name}/jobs", jobs::list)
+        .summary("Lists a queue's jobs in a state, newest first")
+        .problems(&[404])
+        .post("/api/queues/{name}/jobs/{id}/retry", jobs::retry)
+        .summary("Puts a failed job back to wait")
+        .problems(&[404])
+        .delete("/api/queues/{name}/jobs/{id}", jobs::remove)
+        .summary("Removes a job that is not active")
+        .problems(&[404])
+        .post("/api/queues/{name}/pause", jobs::pause)
+        .summary("Hands out no more jobs; active ones finish")
+        .problems(&[404])
+        .post("/api/queues/{name}/resume", jobs::resume)
+        .summary("Hands out jobs again")
+        .problems(&[404])
+        .get("/api/metrics", console::metrics)
+        .summary("Metrics of the whole host in the OpenMetrics text format")
         .post("/api/services/{name}/swap", services::swap)
         .summary("Gives a service another admitted version, or starts an installed one")
         .problems(&[404, 409])
@@ -64,6 +89,8 @@ fn routes() -> Router {
         .delete("/api/services/{name}", services::remove)
         .summary("Takes an installed service off for good")
         .problems(&[404, 409])
+        .merge(authority::routes())
+        .merge(console::routes())
 }
 
 async fn dependencies() -> Result<Json<graph::GraphView>> {

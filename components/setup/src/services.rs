@@ -1,5 +1,6 @@
 //! `/api/services/{name}/…`: which version of a service runs. The host does it; here it is asked for.
 
+use crate::audit;
 use exprsn_sdk::prelude::*;
 
 /// What is swapped in, and how.
@@ -82,26 +83,33 @@ pub async fn swap(
         restart: swap.restart,
         ..asked_by(&caller)
     };
+    let details =
+        json!({ "digest": swap.digest, "percent": swap.percent, "restart": swap.restart });
+    audit::try_note("service.swap", &name, details).await;
     told(&name, platform::swap(&name, &swap.digest, change).await)
 }
 
 /// `POST /api/services/{name}/rollback`
 pub async fn rollback(caller: Caller, Path(name): Path<String>) -> Result<Json<Changed>> {
+    audit::try_note("service.rollback", &name, json!({})).await;
     told(&name, platform::rollback(&name, asked_by(&caller)).await)
 }
 
 /// `POST /api/services/{name}/canary/promote`
 pub async fn promote(caller: Caller, Path(name): Path<String>) -> Result<Json<Changed>> {
+    audit::try_note("service.canary-promote", &name, json!({})).await;
     told(&name, platform::promote(&name, asked_by(&caller)).await)
 }
 
 /// `POST /api/services/{name}/canary/abort`
 pub async fn abort(caller: Caller, Path(name): Path<String>) -> Result<Json<Changed>> {
+    audit::try_note("service.canary-abort", &name, json!({})).await;
     told(&name, platform::abort(&name, asked_by(&caller)).await)
 }
 
 /// `DELETE /api/services/{name}`
 pub async fn remove(caller: Caller, Path(name): Path<String>) -> Result<Json<Changed>> {
+    audit::try_note("service.remove", &name, json!({})).await;
     told(&name, platform::remove(&name, asked_by(&caller)).await)
 }
 

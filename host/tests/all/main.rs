@@ -14,6 +14,7 @@ mod ca;
 mod cache;
 mod cli;
 mod config;
+mod console;
 mod coverage;
 mod deploy;
 mod dev;
