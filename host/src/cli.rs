@@ -3,6 +3,7 @@
 mod backup;
 pub mod client;
 mod compile;
+mod completions;
 pub mod component;
 mod db;
 pub mod deliver;
@@ -10,6 +11,7 @@ pub mod demo;
 mod dev;
 mod health;
 mod host;
+mod logs;
 mod new;
 pub mod output;
 pub mod pack;
@@ -61,6 +63,11 @@ enum Command {
     Dev(dev::DevArgs),
     #[command(subcommand)]
     Host(host::HostCommand),
+    Logs(logs::LogsArgs),
+    Trace(logs::TraceArgs),
+    Levels(logs::LevelsArgs),
+    Completions(completions::CompletionsArgs),
+    Man(completions::ManArgs),
     #[command(subcommand)]
     Queue(queue::QueueCommand),
     #[command(subcommand)]
@@ -115,6 +122,8 @@ impl Cli {
         match self.command {
             Command::Up(command) => command.run(),
             Command::Compile(command) => command.run(),
+            Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
             Command::Wit(command) => command.run(),
             command => {
                 let runtime = tokio::runtime::Builder::new_current_thread()
@@ -138,6 +147,9 @@ impl Command {
             Self::New(command) => command.run(),
             Self::Dev(command) => command.run().await,
             Self::Host(command) => command.run().await,
+            Self::Logs(command) => command.run().await,
+            Self::Trace(command) => command.run().await,
+            Self::Levels(command) => command.run().await,
             Self::Queue(command) => command.run().await,
             Self::Db(command) => command.run().await,
             Self::Token(command) => command.run().await,
@@ -150,7 +162,7 @@ impl Command {
             Self::Backup(command) => command.run(),
             Self::Restore(command) => command.run(),
             Self::Demo(command) => command.run().await,
-            Self::Up(_) | Self::Compile(_) | Self::Wit(_) => {
+            Self::Up(_) | Self::Compile(_) | Self::Wit(_) | Self::Completions(_) | Self::Man(_) => {
                 unreachable!("run without a runtime of ours")
             }
         }
@@ -204,6 +216,11 @@ mod tests {
             "exprsn host invite --services ca,auth --uses 3 --valid 15m --json",
             "exprsn host list --json",
             "exprsn host remove host-1 --json",
+            "exprsn completions bash",
+            "exprsn man --out man1",
+            "exprsn logs -f timeline --json",
+            "exprsn trace 0af7651916cd43dd8448eb211c80319c",
+            "exprsn levels info",
             "exprsn queue monitor --once",
             "exprsn queue list a --state waiting --limit 3 --json",
             "exprsn queue show a 1 --json",

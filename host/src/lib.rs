@@ -22,6 +22,7 @@ pub mod listener;
 pub mod manifest;
 pub mod mesh;
 pub mod narrow;
+pub mod own;
 pub mod pack;
 pub mod panics;
 pub mod platform;

@@ -9,6 +9,7 @@ use crate::{
     manifest::{Access, Route, RouteMatch},
     mesh::{self, Mesh},
     name::ServiceName,
+    own,
     panics::{Panicked, caught},
     problem::Problem,
     service::{Service, State, Version},
@@ -234,8 +235,11 @@ async fn from_client(
     request: http::Request<Incoming>,
     client: Client,
 ) -> Response {
-    if let Some(probed) = probed(mesh, request.uri().path()) {
+    if let Some(probed) = own::probed(mesh, request.uri().path()) {
         return probed;
+    }
+    if own::is_admins(service, request.uri().path()) {
+        return own::administer(mesh, service, request).await;
     }
     let parent = request
         .headers()
@@ -252,31 +256,6 @@ async fn from_client(
         response.headers_mut().entry("x-request-id").or_insert(id);
     }
     response
-}
-
-/// The host's own answers on every listener, for whoever sends clients here: `/livez` while the process serves, `/readyz`
-/// while all its services are live and it hears from the platform.
-fn probed(mesh: &Mesh, path: &str) -> Option<Response> {
-    let problem = match path {
-        "/livez" => None,
-        "/readyz" => unready(mesh),
-        _ => return None,
-    };
-    Some(match problem {
-        Some(problem) => problem.into_response(),
-        None => Problem::new(StatusCode::OK, "ok", "ok").into_response(),
-    })
-}
-
-fn unready(mesh: &Mesh) -> Option<Problem> {
-    if mesh.is_cut_off() {
-        return Some(cut_off());
-    }
-    let services = mesh.registry.all();
-    let waiting = services
-        .iter()
-        .find(|service| service.state().0 != State::Live)?;
-    Some(not_live(waiting))
 }
 
 async fn identified(
@@ -506,7 +485,7 @@ async fn linger(request: Request) {
     let _ = tokio::time::timeout(LINGER_MAX, read).await;
 }
 
-fn not_live(service: &Service) -> Problem {
+pub(crate) fn not_live(service: &Service) -> Problem {
     let (state, reason) = service.state();
     let detail = match reason {
         Some(reason) if state != State::Live => {
@@ -528,7 +507,7 @@ fn withheld(service: &Service, deaf: bool, reason: &str) -> Problem {
 }
 
 /// This host knows nothing of revocations by now.
-fn cut_off() -> Problem {
+pub(crate) fn cut_off() -> Problem {
     Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "host-cut-off",

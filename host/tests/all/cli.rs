@@ -1,6 +1,6 @@
 //! The command line, as people and programs use it: against the running platform, with its exit codes.
 
-use crate::harness::{Platform, Setup, built};
+use crate::harness::{Platform, Setup, built, eventually};
 use serde_json::Value;
 use std::process::Output;
 
@@ -168,6 +168,92 @@ fn migrations_are_shown_and_applied() {
         stderr(&unknown).contains("exprsn-nobody"),
         "{}",
         stderr(&unknown)
+    );
+}
+
+#[test]
+fn queues_logs_traces_and_levels_are_at_hand() {
+    let platform = Platform::start(&Setup {
+        services: &["ca", "setup", "auth", "timeline"],
+        ..Setup::default()
+    });
+    // A trace of a request is what its answer's id names.
+    let user = crate::fanout::users(&platform, 1).remove(0);
+    let answer = platform
+        .call("timeline", "GET", "/api/timeline/home")
+        .token(&user.token)
+        .send();
+    let id = answer.expect_status(200).header("x-request-id").to_owned();
+    let shown = eventually("the trace is there", || {
+        let output = run(&platform, &["trace", &id]);
+        output.status.success().then(|| stdout(&output))
+    });
+    assert!(shown.contains("timeline"), "{shown}");
+    let unknown = run(&platform, &["trace", &"0".repeat(32)]);
+    expect(&unknown, 1);
+    expect(&run(&platform, &["trace", "nonsense"]), 1);
+    // Levels change while it runs, and the log says so.
+    expect(
+        &run(&platform, &["levels", "info,exprsn-timeline=debug"]),
+        0,
+    );
+    assert!(stdout(&run(&platform, &["levels"])).contains("exprsn-timeline=debug"));
+    expect(&run(&platform, &["levels", "=,="]), 1);
+    let lines = run(&platform, &["logs", "--json"]);
+    expect(&lines, 0);
+    assert!(
+        stdout(&lines).contains("the log is filtered anew"),
+        "{}",
+        stdout(&lines)
+    );
+    // Nobody else may look.
+    let bare = platform.call("setup", "GET", "/-/logs").send();
+    bare.expect_problem(401, "token");
+    platform
+        .call("setup", "GET", "/-/logs")
+        .token(&user.token)
+        .send()
+        .expect_problem(403, "admin");
+    platform
+        .call("timeline", "GET", "/-/logs")
+        .token(&platform.operator())
+        .send()
+        .expect_status(404);
+    // Queues are paused, looked at and emptied.
+    let queue = "timeline-fanout";
+    expect(&run(&platform, &["queue", "pause", queue]), 0);
+    let author = crate::fanout::users(&platform, 1).remove(0);
+    crate::fanout::post(&platform, &author, "held").expect("taken");
+    let held = eventually("the job waits", || {
+        let output = run(
+            &platform,
+            &["queue", "list", queue, "--state", "paused", "--json"],
+        );
+        let waiting = run(
+            &platform,
+            &["queue", "list", queue, "--state", "waiting", "--json"],
+        );
+        let jobs = [json(&output), json(&waiting)];
+        let mut jobs = jobs
+            .iter()
+            .flat_map(|one| one["items"].as_array().expect("items"));
+        jobs.next()
+            .map(|job| job["id"].as_str().expect("an id").to_owned())
+    });
+    let shown = run(&platform, &["queue", "show", queue, &held]);
+    expect(&shown, 0);
+    expect(&run(&platform, &["queue", "show", queue, "nobody"]), 1);
+    expect(&run(&platform, &["queue", "drain", queue]), 1);
+    let drained = run(&platform, &["queue", "drain", queue, "--yes", "--json"]);
+    expect(&drained, 0);
+    assert_eq!(json(&drained)["removed"], 1, "{}", stdout(&drained));
+    expect(&run(&platform, &["queue", "resume", queue]), 0);
+    assert_eq!(
+        json(&run(
+            &platform,
+            &["queue", "retry", queue, "--all", "--json"]
+        ))["retried"],
+        0
     );
 }
 
