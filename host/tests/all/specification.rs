@@ -218,10 +218,10 @@ fn every_service_describes_itself_in_openapi_as_its_manifest_does() {
         let described = document["paths"].as_object().expect("paths");
         for route in manifest["route"].as_array().expect("routes") {
             let path = route["path"].as_str().expect("a path").replace("{*", "{");
-            // Pages that a person's browser posts to are no interface for programs.
+            // Pages for a person's browser are no interface for programs.
             let page = matches!(
                 path.as_str(),
-                "/oauth/login" | "/oauth/mfa" | "/oauth/consent"
+                "/oauth/login" | "/oauth/mfa" | "/oauth/consent" | "/console" | "/console/{file}"
             );
             if page
                 || matches!(path.as_str(), "/health" | "/openapi.json")

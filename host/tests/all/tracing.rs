@@ -159,7 +159,14 @@ fn one_trace_shows_a_post_from_the_gateway_to_the_notification() {
     let receiver = Receiver::start();
     let platform = receiver.platform();
     let [author, reader] = people(&platform);
+    // What following brings by itself has come, or it would be its trace that brings the post.
+    let before = crate::fanout::post(&platform, &author, "before").expect("taken");
     follow(&platform, &reader, &author);
+    eventually("the posts of before have come", || {
+        crate::fanout::home(&platform, &reader)
+            .contains_key(&before)
+            .then_some(())
+    });
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let caller = "00f067aa0ba902b7";
     let answer = platform
@@ -206,10 +213,19 @@ fn one_trace_shows_a_post_from_the_gateway_to_the_notification() {
             SpanKind::Consumer,
         ),
     ];
+    let mut last = None;
     let spans = eventually("all spans have come", || {
         let spans = receiver.trace(&id);
-        let all = wanted.iter().all(|wanted| spans.iter().any(wanted));
-        all.then_some(spans)
+        let missing = wanted.iter().position(|wanted| !spans.iter().any(wanted));
+        if missing != last {
+            last = missing;
+            let names: Vec<_> = spans
+                .iter()
+                .map(|(of, span)| format!("{of}: {}", span.name))
+                .collect();
+            eprintln!("waiting for number {missing:?}, have {names:#?}");
+        }
+        missing.is_none().then_some(spans)
     });
     let find = |index: usize| {
         &spans

@@ -54,9 +54,9 @@ impl Collector for Gauges {
             &watched,
             |watched| watched.lag.rows(),
         )?;
-        gauge(
+        seconds(
             &mut encoder,
-            "sql_outbox_age_ms",
+            "sql_outbox_age_seconds",
             "How long the oldest row of the outbox waits",
             &watched,
             |watched| watched.lag.age_ms(now_ms),
@@ -153,6 +153,23 @@ fn gauge(
     let mut family = encoder.encode_descriptor(name, help, None, kind)?;
     for one in watched {
         let gauge = ConstGauge::new(i64::try_from(value(one)).unwrap_or(i64::MAX));
+        gauge.encode(family.encode_family(&[("service", one.service.as_str())])?)?;
+    }
+    Ok(())
+}
+
+/// A gauge of milliseconds, shown in the unit that Prometheus asks for.
+fn seconds(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    watched: &[Watched],
+    value_ms: impl Fn(&Watched) -> u64,
+) -> fmt::Result {
+    let kind = ConstGauge::new(0_f64).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for one in watched {
+        let gauge = ConstGauge::new(value_ms(one) as f64 / 1e3);
         gauge.encode(family.encode_family(&[("service", one.service.as_str())])?)?;
     }
     Ok(())
