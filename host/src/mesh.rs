@@ -232,10 +232,7 @@ impl Mesh {
             cause,
             to: &to,
             here: here.as_ref(),
-            arrival: Arrival {
-                trace: arrival.trace.child(),
-                ..arrival
-            },
+            arrival,
         };
         let way = Way {
             mesh: self,

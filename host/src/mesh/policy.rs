@@ -72,7 +72,7 @@ pub struct Trip<'a> {
     pub to: &'a ServiceName,
     /// The target, where it is on this host.
     pub here: Option<&'a Arc<Service>>,
-    /// How it arrives, `deadline` being when the caller's patience ends.
+    /// How it arrives: `deadline` is when the caller's patience ends, `trace` the span of the whole call.
     pub arrival: Arrival,
 }
 
@@ -335,7 +335,7 @@ async fn attempted(lane: &Lane, trip: &Trip<'_>, call: &mut Call, by: &impl Atte
     };
     // A span of its own for each attempt.
     let mut arrival = trip.arrival.clone();
-    arrival.trace = trip.cause.trace.child();
+    arrival.trace = trip.arrival.trace.child();
     let answer = tokio::time::timeout_at(until.into(), by.attempt(call, arrival)).await;
     let answer = answer.unwrap_or(Err(HttpError::HttpResponseTimeout));
     let had_time = until.saturating_duration_since(begun) * 2 >= lane.settings.timeout();
