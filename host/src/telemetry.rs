@@ -176,6 +176,9 @@ impl EncodeLabelSet for Exemplar {
 type Traced<L> =
     Family<L, HistogramWithExemplars<Exemplar>, fn() -> HistogramWithExemplars<Exemplar>>;
 
+/// One of the counts of what was recorded.
+type Count = fn(&exprsn_telemetry::Counts) -> u64;
+
 /// Every metric of the host, and those that services make.
 #[derive(Debug)]
 pub struct Metrics {
@@ -308,7 +311,7 @@ struct Sent;
 impl Collector for Sent {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let counts = Signal::ALL.map(|signal| (signal.as_str(), telemetry().counts(signal)));
-        let metrics: [(_, _, fn(&exprsn_telemetry::Counts) -> u64); 3] = [
+        let metrics: [(_, _, Count); 3] = [
             (
                 "telemetry_sent",
                 "Records that the collector took",

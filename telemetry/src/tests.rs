@@ -87,7 +87,7 @@ fn everything_arrives(protocol: Protocol, compression: Compression) {
     assert_eq!(resource.get("service.version").unwrap(), "0.1");
     assert!(resource.contains_key("service.instance.id") && resource.contains_key("host.name"));
     assert_eq!(first.trace_id, 1u128.to_be_bytes());
-    assert_eq!(first.parent_span_id, []);
+    assert!(first.parent_span_id.is_empty());
     assert_eq!(child.parent_span_id, first.span_id);
     assert!(first.end_time_unix_nano >= first.start_time_unix_nano);
     let (resource, line) = &seen.lines()[0];
