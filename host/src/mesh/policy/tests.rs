@@ -1,3 +1,5 @@
+//! Policies as calls meet them, with attempts that answer as they are told.
+
 use super::*;
 use crate::{invocation::TraceContext, listener::Authority};
 use bytes::Bytes;
