@@ -12,14 +12,13 @@ use std::process::Command;
 const LINTS: [&str; 5] = ["--", "-D", "warnings", "-D", "clippy::too_many_lines"];
 
 /// Modules of host/tests/all that run on PostgreSQL and Redis too.
-const ON_PRODUCTION_BACKENDS: [&str; 12] = [
+const ON_PRODUCTION_BACKENDS: [&str; 11] = [
     "auth::",
     "ca::",
     "cache::",
     "events::",
     "fanout::nothing_acknowledged",
     "herald::",
-    "nexus::",
     "pulse::",
     "queue::",
     "setup::",
