@@ -15,6 +15,26 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Copies `files` with `package.json` and its lock from a folder of the sources into `folder`, and installs the packages
+/// there where they are not, or are others. Panics where npm is absent or fails.
+pub fn node_packages(from: &Path, folder: &Path, files: &[&str]) {
+    std::fs::create_dir_all(folder).expect("a folder");
+    let locked = folder.join("package-lock.json");
+    let installed = std::fs::read(&locked).ok();
+    for name in ["package.json", "package-lock.json"].iter().chain(files) {
+        std::fs::copy(from.join(name), folder.join(name)).expect("a file of the driver");
+    }
+    if installed != std::fs::read(&locked).ok() || !folder.join("node_modules").is_dir() {
+        let npm = Command::new("npm")
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .current_dir(folder)
+            .stdout(Stdio::null())
+            .status()
+            .expect("npm can be started: install Node.js 20 or later");
+        assert!(npm.success(), "npm ci failed in {}", folder.display());
+    }
+}
+
 /// How long a server may take until it listens.
 const START_MAX: Duration = Duration::from_secs(20);
 

@@ -13,7 +13,7 @@ use exprsn_backends::{
         schedule::next_due,
     },
     redis::Redis,
-    testing::RedisServer,
+    testing::{RedisServer, node_packages},
 };
 use serde_json::{Value, json};
 use std::{
@@ -35,21 +35,7 @@ fn packages() -> &'static Path {
     FOLDER.get_or_init(|| {
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bullmq");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bullmq");
-        std::fs::create_dir_all(&folder).unwrap();
-        let locked = folder.join("package-lock.json");
-        let installed = std::fs::read(&locked).ok();
-        for name in ["package.json", "package-lock.json", "driver.mjs"] {
-            std::fs::copy(from.join(name), folder.join(name)).unwrap();
-        }
-        if installed != std::fs::read(&locked).ok() || !folder.join("node_modules").is_dir() {
-            let npm = Command::new("npm")
-                .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-                .current_dir(&folder)
-                .stdout(Stdio::null())
-                .status()
-                .expect("npm can be started: install Node.js 20 or later");
-            assert!(npm.success(), "npm ci failed in {}", folder.display());
-        }
+        node_packages(&from, &folder, &["driver.mjs"]);
         folder
     })
 }

@@ -52,6 +52,10 @@ use tokio::{
 };
 use wasmtime::{Result, bail, ensure, error::Context as _};
 
+/// Window of one stream between hosts, in bytes.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Window of one connection between hosts, in bytes.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// How often what nobody needs any more is removed from the shared memory.
 const TIDY_EVERY: Duration = Duration::from_secs(600);
 /// The key of the fact that says whose memory it is.
@@ -327,7 +331,6 @@ impl Cluster {
         let mut tidied = Instant::now();
         loop {
             tick.tick().await;
-            self.notice_deafness();
             self.beat().await;
             if tidied.elapsed() > TIDY_EVERY {
                 tidied = Instant::now();

@@ -32,6 +32,7 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod trigger;
+pub mod waiting;
 pub mod wit;
 pub mod withheld;
 

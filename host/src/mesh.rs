@@ -19,6 +19,7 @@ use crate::{
     telemetry::spans::Called,
 };
 use call::Call;
+pub use call::whole;
 use http::StatusCode;
 use policy::Trip;
 use std::{

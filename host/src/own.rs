@@ -7,16 +7,15 @@ use crate::{
     clock,
     invocation::Permission,
     listener::bearer,
-    mesh::Mesh,
+    mesh::{self, Mesh},
     problem::Problem,
     service::{Service, State},
     telemetry,
 };
 use http::{Method, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use std::convert::Infallible;
 use wasmtime_wasi_http::handler::Response;
 
 /// What begins the paths for administrators.
@@ -187,9 +186,7 @@ async fn set_levels(body: Incoming) -> Result<Value, Problem> {
 }
 
 fn answer(value: &Value) -> Response {
-    let body = Full::new(bytes::Bytes::from(value.to_string()))
-        .map_err(|never: Infallible| match never {})
-        .boxed_unsync();
+    let body = mesh::whole(value.to_string());
     http::Response::builder()
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::CACHE_CONTROL, "no-store")

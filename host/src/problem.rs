@@ -1,8 +1,6 @@
 //! Problem details (RFC 9457): how the host itself answers what it refuses or cannot do.
 
-use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
 use wasmtime_wasi_http::handler::Response as WasiResponse;
 
 /// The kind of a problem, in the extensions of its response: for the host itself, which reads no bodies.
@@ -64,9 +62,7 @@ impl Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        let body = Full::new(Bytes::from(body.to_string()))
-            .map_err(|never| match never {})
-            .boxed_unsync();
+        let body = crate::mesh::whole(body.to_string());
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
         response.extensions_mut().insert(Kind(self.kind));

@@ -103,7 +103,8 @@ impl Authority {
             };
             let pem = &admission.certificate.pem;
             let certificate = self.verify_at(&service, &admission.digest, pem, now_s)?;
-            self.ledger.admit(admission, now_s).await?;
+            // The host that signed has told the others.
+            self.ledger.keep_admission(admission, now_s).await?;
             return Ok(certificate);
         }
         let issued = self.issue(&candidate, now_s).await?;

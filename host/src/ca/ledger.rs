@@ -170,11 +170,6 @@ impl Ledger {
         Ok(self.database.read(work).await?)
     }
 
-    /// Whether other hosts remember the same.
-    pub fn is_shared(&self) -> bool {
-        self.memory.is_some()
-    }
-
     /// Remembers a revoked token until it would have expired.
     pub async fn revoke_token(&self, id: &str, expires_at: i64) -> Result<(), Error> {
         if let Some(memory) = &self.memory {
@@ -311,7 +306,8 @@ impl Ledger {
         self.keep_admission(admission, now_s).await
     }
 
-    async fn keep_admission(&self, admission: Admission, now_s: i64) -> Result<(), Error> {
+    /// Remembers an admission that other hosts know of.
+    pub async fn keep_admission(&self, admission: Admission, now_s: i64) -> Result<(), Error> {
         self.write(move |connection| insert(connection, &admission, now_s))
             .await
     }

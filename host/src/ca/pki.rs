@@ -18,8 +18,8 @@ use super::file;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams,
     CertificateSigningRequestParams, CustomExtension, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
-    RevokedCertParams, SanType, SerialNumber, string::Ia5String,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData,
+    RevocationReason, RevokedCertParams, SanType, SerialNumber, string::Ia5String,
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -226,8 +226,7 @@ impl Pki {
         now_s: i64,
     ) -> Result<(Certificate, Vec<u8>)> {
         let key = KeyPair::generate()?;
-        let params = listener_params(&self.trust_domain, names, days, now_s)?;
-        let certificate = describe(&params.signed_by(&key, self.issuer()?)?.pem())?;
+        let certificate = self.sign_listener(names, days, &key, now_s)?;
         Ok((certificate, key.serialize_der()))
     }
 
@@ -241,8 +240,18 @@ impl Pki {
     ) -> Result<Certificate> {
         let asked = CertificateSigningRequestParams::from_pem(csr)
             .context("the certificate signing request cannot be read")?;
+        self.sign_listener(names, days, &asked.public_key, now_s)
+    }
+
+    fn sign_listener(
+        &self,
+        names: &[String],
+        days: i64,
+        key: &impl PublicKeyData,
+        now_s: i64,
+    ) -> Result<Certificate> {
         let params = listener_params(&self.trust_domain, names, days, now_s)?;
-        describe(&params.signed_by(&asked.public_key, self.issuer()?)?.pem())
+        describe(&params.signed_by(key, self.issuer()?)?.pem())
     }
 
     /// Signs a certificate revocation list; returns it as PEM.

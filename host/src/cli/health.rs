@@ -3,7 +3,7 @@
 use super::{
     client::{Ask, Client},
     output::{CliError, Result, Style, Table, clear_screen, for_a_person, print, print_json, span},
-    place::{Place, SETUP_PORT},
+    place::SetupPlace,
 };
 use clap::Args;
 use http::{Method, StatusCode};
@@ -28,22 +28,15 @@ pub struct HealthArgs {
     /// Prints JSON: one object, or one a line with --watch.
     #[arg(long)]
     json: bool,
-    /// The address of exprsn-setup, where it is not the one that the configuration says.
-    #[arg(long, value_name = "URL", env = "EXPRSN_SETUP_URL")]
-    setup: Option<String>,
     #[command(flatten)]
-    place: Place,
+    setup: SetupPlace,
 }
 
 impl HealthArgs {
     /// Runs the command.
     pub async fn run(self) -> Result {
-        let client = self.place.client()?;
-        let base = self
-            .setup
-            .clone()
-            .map_or_else(|| self.place.url(SETUP_PORT), Ok)?;
-        let url = format!("{}/api/health", base.trim_end_matches('/'));
+        let client = self.setup.place.client()?;
+        let url = self.setup.url("/api/health")?;
         if !self.watch {
             let report = ask(&client, &url).await?;
             return self.show(&report);

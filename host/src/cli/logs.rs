@@ -2,7 +2,7 @@
 
 use super::{
     client::{Ask, Client},
-    output::{CliError, Result, Style, Table, print, print_json},
+    output::{CliError, Result, Style, Table, harmless, print, print_json},
     place::{Place, SETUP_PORT},
 };
 use clap::Args;
@@ -168,16 +168,6 @@ fn text_of(value: &Value) -> String {
     value
         .as_str()
         .map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// Control characters are shown, not obeyed: lines of logs are hostile.
-fn harmless(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| match c.is_control() {
-            true => c.escape_default().collect::<Vec<_>>(),
-            false => vec![c],
-        })
-        .collect()
 }
 
 fn source_of(record: &Value) -> String {

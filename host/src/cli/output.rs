@@ -97,6 +97,16 @@ pub fn print_json<T: Serialize + ?Sized>(value: &T) -> Result {
     Ok(())
 }
 
+/// What strangers wrote (jobs, lines of logs), for a terminal: control characters are shown, not obeyed.
+pub fn harmless(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| match c.is_control() {
+            true => c.escape_default().collect::<Vec<_>>(),
+            false => vec![c],
+        })
+        .collect()
+}
+
 /// Prints a line, or several. A reader that has gone is no failure.
 pub fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");

@@ -52,6 +52,12 @@ impl Place {
         Ok(url(&config.platform, config.tls.scheme(), port))
     }
 
+    /// The URL of a path of exprsn-setup: at the address that was `named`, or else where the configuration says.
+    pub fn setup_url(&self, named: Option<&str>, path: &str) -> Result<String> {
+        let base = named.map_or_else(|| self.url(SETUP_PORT), |named| Ok(named.to_owned()))?;
+        Ok(format!("{}{path}", base.trim_end_matches('/')))
+    }
+
     /// A client that trusts what the platform's listeners show.
     pub fn client(&self) -> Result<Client> {
         let tls = self.read()?.tls;
@@ -85,6 +91,23 @@ impl Place {
     /// The operator's token.
     pub fn operator_token(&self) -> Result<String> {
         read_token(&self.data.join(OPERATOR_TOKEN_FILE))
+    }
+}
+
+/// Where exprsn-setup is.
+#[derive(Args, Clone, Debug)]
+pub struct SetupPlace {
+    /// The address of exprsn-setup, where it is not the one that the configuration says.
+    #[arg(long = "setup", value_name = "URL", env = "EXPRSN_SETUP_URL")]
+    pub named: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+impl SetupPlace {
+    /// The URL of a path of exprsn-setup.
+    pub fn url(&self, path: &str) -> Result<String> {
+        self.place.setup_url(self.named.as_deref(), path)
     }
 }
 

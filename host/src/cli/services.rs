@@ -3,7 +3,7 @@
 use super::{
     client::Ask,
     output::{Result, Style, Table, print, print_json},
-    place::{Place, SETUP_PORT},
+    place::SetupPlace,
 };
 use clap::Args;
 use http::Method;
@@ -20,22 +20,16 @@ pub struct ServicesArgs {
     /// Prints the registry's own JSON.
     #[arg(long)]
     json: bool,
-    /// The address of exprsn-setup, where it is not the one that the configuration says.
-    #[arg(long, value_name = "URL", env = "EXPRSN_SETUP_URL")]
-    setup: Option<String>,
     #[command(flatten)]
-    place: Place,
+    setup: SetupPlace,
 }
 
 impl ServicesArgs {
     /// Runs the command.
     pub async fn run(self) -> Result {
-        let base = self
-            .setup
-            .clone()
-            .map_or_else(|| self.place.url(SETUP_PORT), Ok)?;
-        let url = format!("{}/api/registry/services", base.trim_end_matches('/'));
+        let url = self.setup.url("/api/registry/services")?;
         let services: Vec<Value> = self
+            .setup
             .place
             .client()?
             .json(Ask::new(Method::GET, &url))

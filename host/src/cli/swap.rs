@@ -4,7 +4,7 @@ use super::{
     client::Ask,
     deliver::{Answers, Steps, deliver},
     output::{CliError, Result, Style, Table, print, print_json},
-    place::{CaPlace, SETUP_PORT},
+    place::CaPlace,
 };
 use clap::{Args, Subcommand};
 use http::Method;
@@ -180,10 +180,8 @@ impl HistoryArgs {
 impl ServiceArgs {
     fn target(&self, what: &str) -> Result<(String, String)> {
         let ChangePlace { setup, ca } = &self.place;
-        let base = setup.clone();
-        let base = base.map_or_else(|| ca.place.url(SETUP_PORT), Ok)?;
-        let (base, name) = (base.trim_end_matches('/'), &self.name);
-        let url = format!("{base}/api/services/{name}/{what}");
+        let path = format!("/api/services/{}/{what}", self.name);
+        let url = ca.place.setup_url(setup.as_deref(), &path)?;
         Ok((url, ca.place.operator_token()?))
     }
 

@@ -109,13 +109,6 @@ impl Directory {
         self.known.load().hosts.clone()
     }
 
-    /// A host that holds the certificate authority's keys.
-    pub fn seat(&self) -> Option<(String, String)> {
-        let known = self.known.load();
-        let (name, address, _) = known.hosts.iter().find(|(_, _, state)| state.seat)?;
-        Some((name.clone(), address.clone()))
-    }
-
     /// What other hosts say of services, one entry for each host that runs it.
     pub fn elsewhere(&self) -> Vec<(String, ServiceState)> {
         let known = self.known.load();

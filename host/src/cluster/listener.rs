@@ -1,14 +1,14 @@
 //! Where other hosts come in: TLS 1.3, HTTP/2, and a certificate of this platform's authority for all but enrolment.
 
 use super::{
-    Cluster,
+    CONNECTION_WINDOW_BYTES, Cluster, STREAM_WINDOW_BYTES,
     routes::{Asker, QUESTION_BYTES_MAX},
     wire::{ENVELOPE, Envelope, UNTOUCHED},
 };
 use crate::{
     ca::HostCertificate,
     listener::{self, Arrival},
-    mesh::Mesh,
+    mesh::{self, Mesh},
     panics::caught,
     problem::Problem,
     service::State,
@@ -38,10 +38,6 @@ use wasmtime_wasi_http::{
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// How long the head of a request may take.
 const HEADER_READ_MAX: Duration = Duration::from_secs(10);
-/// Window of one stream between hosts, in bytes.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// Window of one connection between hosts, in bytes.
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// What a connection's requests are answered with.
 #[derive(Clone)]
@@ -213,9 +209,7 @@ impl Door {
             .cluster
             .answer(&parts.method, parts.uri.path(), &asker, &body)
             .await?;
-        let body = http_body_util::Full::new(bytes::Bytes::from(told.to_string()))
-            .map_err(|never: Infallible| match never {})
-            .boxed_unsync();
+        let body = mesh::whole(told.to_string());
         Ok(http::Response::builder()
             .header(header::CONTENT_TYPE, "application/json")
             .body(body)

@@ -1,11 +1,10 @@
 //! Another host: its connections, how busy it is, and whether it is passed over for now.
 
 use super::{
-    Config, HostState,
+    CONNECTION_WINDOW_BYTES, Config, HostState, STREAM_WINDOW_BYTES,
     identity::Identity,
     wire::{ENVELOPE, UNTOUCHED},
 };
-use bytes::Bytes;
 use http::{HeaderValue, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -29,11 +28,6 @@ use wasmtime_wasi_http::{
     Error as HttpError, WasiBody,
     handler::{Request, Response},
 };
-
-/// Window of one stream between hosts, in bytes.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// Window of one connection between hosts, in bytes.
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// How a call to another host ended.
 pub enum Reached {
@@ -274,9 +268,7 @@ impl Peer {
 
     /// Asks the host itself for something: JSON there and back.
     pub async fn ask(&self, path: &str, body: &serde_json::Value) -> Result<serde_json::Value> {
-        let body = http_body_util::Full::new(Bytes::from(body.to_string()))
-            .map_err(|never: std::convert::Infallible| match never {})
-            .boxed_unsync();
+        let body = crate::mesh::whole(body.to_string());
         let uri: Uri = format!("https://{}{path}", self.name).parse()?;
         let request = http::Request::post(uri)
             .header(http::header::CONTENT_TYPE, "application/json")

@@ -69,11 +69,4 @@ impl HostState {
     pub fn heard(text: &str) -> i64 {
         Self::parse(text).revision
     }
-
-    /// Whether `service` answers there.
-    pub fn serves(&self, service: &str) -> bool {
-        self.services
-            .iter()
-            .any(|one| one.name == service && one.state == "live")
-    }
 }

@@ -137,8 +137,9 @@ impl Content {
     }
 }
 
-fn whole(bytes: Bytes) -> WasiBody {
-    Full::new(bytes)
+/// A body that is there.
+pub fn whole(bytes: impl Into<Bytes>) -> WasiBody {
+    Full::new(bytes.into())
         .map_err(|never: Infallible| match never {})
         .boxed_unsync()
 }

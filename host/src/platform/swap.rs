@@ -99,19 +99,13 @@ impl Platform {
         digest: &str,
         change: &Change,
     ) -> Outcome {
+        let action = match change.percent {
+            Some(_) => Action::Canary,
+            None => Action::Swap,
+        };
         match self.registry.get(name.as_str()) {
-            Some(service) => {
-                let action = match change.percent {
-                    Some(_) => Action::Canary,
-                    None => Action::Swap,
-                };
-                self.change(&service, digest, change, action).await
-            }
+            Some(service) => self.change(&service, digest, change, action).await,
             None if self.runs_elsewhere(name).is_some() => {
-                let action = match change.percent {
-                    Some(_) => Action::Canary,
-                    None => Action::Swap,
-                };
                 self.change_elsewhere(name, digest, change, action).await
             }
             None => self.install(name, digest, change).await,

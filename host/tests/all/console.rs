@@ -3,11 +3,12 @@
 //! Its packages are pinned by the lock file beside it. Screenshots are left in `target/console`; those of the README are they.
 
 use crate::harness::{Platform, Setup, built};
+use exprsn_backends::testing::node_packages;
 use serde_json::json;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 const PASSWORD: &str = "correct horse battery staple 7";
@@ -16,21 +17,7 @@ const PASSWORD: &str = "correct horse battery staple 7";
 fn driver() -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/console");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("console");
-    fs::create_dir_all(&folder).expect("a folder");
-    let locked = folder.join("package-lock.json");
-    let installed = fs::read(&locked).ok();
-    for name in ["package.json", "package-lock.json", "console.mjs"] {
-        fs::copy(from.join(name), folder.join(name)).expect("the driver is copied");
-    }
-    if installed != fs::read(&locked).ok() || !folder.join("node_modules").is_dir() {
-        let npm = Command::new("npm")
-            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-            .current_dir(&folder)
-            .stdout(Stdio::null())
-            .status()
-            .expect("npm can be started: install Node.js 20 or later");
-        assert!(npm.success(), "npm ci failed in {}", folder.display());
-    }
+    node_packages(&from, &folder, &["console.mjs"]);
     folder
 }
 

@@ -173,7 +173,7 @@ impl Three {
             thread::sleep(CALM);
             fault(self);
             let gone = begun.elapsed();
-            let over = self.well_again(&tally, begun);
+            let over = self.well_again(begun);
             thread::sleep(CALM);
             stop.store(true, Relaxed);
             (gone, over)
@@ -198,7 +198,7 @@ impl Three {
     }
 
     /// When each host has taken a post again, all by itself.
-    fn well_again(&self, tally: &Tally, begun: Instant) -> Duration {
+    fn well_again(&self, begun: Instant) -> Duration {
         for (index, host) in self.hosts.iter().enumerate() {
             let deadline = Instant::now() + RECOVERY_MAX;
             loop {
@@ -222,7 +222,6 @@ impl Three {
                 thread::sleep(Duration::from_millis(20));
             }
         }
-        let _ = tally;
         begun.elapsed()
     }
 

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     capability::events::Event, clock::now_ms, config::RedisServer, manifest, name::ServiceName, telemetry::Metrics,
+    waiting,
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -23,16 +24,11 @@ use std::{
     path::Path,
     sync::{Arc, Mutex},
 };
-use std::time::Duration;
 use tokio::{runtime::Handle, sync::watch};
 use wasmtime::error::Context as _;
 
 /// The broker's file in the data directory.
 pub const BROKER_FILE: &str = "broker.db";
-/// How long a start waits for the server.
-const SERVER_MAX: Duration = Duration::from_secs(60);
-/// How often it is tried for.
-const SERVER_RETRY: Duration = Duration::from_secs(1);
 /// Longest that a listing may be.
 pub const LIST_MAX: u64 = 1_000;
 
@@ -94,20 +90,12 @@ impl Broker {
         }
     }
 
-    /// Waits until the server that keeps jobs and events is there: machines and pods start in any order.
+    /// Waits until the server that keeps jobs and events is there.
     pub async fn found(&self) -> wasmtime::Result<()> {
-        let until = tokio::time::Instant::now() + SERVER_MAX;
-        loop {
-            match self.queues().await {
-                Err(Error::Unavailable(error)) if tokio::time::Instant::now() < until => {
-                    tracing::warn!(%error, "the server of [backends.redis] cannot be reached yet; waiting for it");
-                    tokio::time::sleep(SERVER_RETRY).await;
-                }
-                found => {
-                    return found.map(drop).context("asking what keeps jobs and events");
-                }
-            }
-        }
+        let is_absence = |error: &Error| matches!(error, Error::Unavailable(_));
+        let what = "the server of [backends.redis]";
+        let found = waiting::patiently(what, || self.queues(), is_absence).await;
+        found.map(drop).context("asking what keeps jobs and events")
     }
 
     /// Whether several hosts have the same queues and events.

@@ -1,7 +1,7 @@
 //! Where databases are: a folder of files, or a server.
 
 use super::{Backend, Config, PostgresServer};
-use crate::{name::ServiceName, telemetry::chain};
+use crate::{name::ServiceName, waiting};
 use exprsn_backends::sql::{
     Database, Limits,
     migrate::Engine,
@@ -11,18 +11,12 @@ use exprsn_backends::sql::{
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
 };
 use tokio::runtime::Handle;
 use wasmtime::{Result, error::Context as _};
 
 /// Bytes of the key that passwords of roles are derived from, where the administrator has no password.
 const KEY_BYTES: usize = 32;
-
-/// How long a start waits for the server.
-const SERVER_MAX: Duration = Duration::from_secs(60);
-/// How often it is tried for.
-const SERVER_RETRY: Duration = Duration::from_secs(1);
 
 /// What has the services' databases.
 pub struct Store {
@@ -65,21 +59,12 @@ async fn reach(
     Ok(Server::connect(settings, &key, background.clone()).await?)
 }
 
-/// Tries again while PostgreSQL is away: machines and pods start in any order.
-pub async fn patiently<T, F>(mut connect: impl FnMut() -> F) -> Result<T>
+/// Connects, and waits for a server that is away.
+pub async fn patiently<T, F>(connect: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
-    let until = Instant::now() + SERVER_MAX;
-    loop {
-        match connect().await {
-            Err(error) if is_absence(&error) && Instant::now() < until => {
-                tracing::warn!(error = chain(&error), "PostgreSQL cannot be reached yet; waiting for it");
-                tokio::time::sleep(SERVER_RETRY).await;
-            }
-            done => return done,
-        }
-    }
+    waiting::patiently("PostgreSQL", connect, is_absence).await
 }
 
 /// Whether an error says that nobody was there.

@@ -6,7 +6,7 @@ use crate::{
         client::{Ask, Client},
         deliver::{Answers, Delivered, Steps, admit, upload},
         output::{CliError, Result, Style, for_a_person, print, print_json},
-        place::{CaPlace, SETUP_PORT},
+        place::CaPlace,
     },
     component::ComponentFile,
     inspection::Inspection,
@@ -117,15 +117,8 @@ impl InstallArgs {
     }
 
     async fn swap(&self, client: &Client, admitted: &Delivered) -> Result<Value> {
-        let base = self
-            .setup
-            .clone()
-            .map_or_else(|| self.ca.place.url(SETUP_PORT), Ok)?;
-        let url = format!(
-            "{}/api/services/{}/swap",
-            base.trim_end_matches('/'),
-            admitted.name
-        );
+        let path = format!("/api/services/{}/swap", admitted.name);
+        let url = self.ca.place.setup_url(self.setup.as_deref(), &path)?;
         let token = self.ca.place.operator_token()?;
         let ask = Ask::new(Method::POST, &url)
             .token(&token)

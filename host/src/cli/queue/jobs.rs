@@ -2,8 +2,8 @@
 
 use crate::cli::{
     client::{Ask, Client},
-    output::{CliError, Failure, Result, Style, Table, print, print_json},
-    place::{Place, SETUP_PORT},
+    output::{CliError, Failure, Result, Style, Table, harmless, print, print_json},
+    place::SetupPlace,
 };
 use clap::Args;
 use http::Method;
@@ -25,16 +25,6 @@ const STATES: [&str; 7] = [
     "paused",
     "completed",
 ];
-
-/// Where exprsn-setup is.
-#[derive(Args, Clone, Debug)]
-struct Setup {
-    /// The address of exprsn-setup, where it is not the one that the configuration says.
-    #[arg(long = "setup", value_name = "URL", env = "EXPRSN_SETUP_URL")]
-    url: Option<String>,
-    #[command(flatten)]
-    place: Place,
-}
 
 /// Lists jobs of a queue: those that failed for good, unless another state is named.
 #[derive(Args, Debug)]
@@ -58,7 +48,7 @@ pub struct ListArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    setup: Setup,
+    setup: SetupPlace,
 }
 
 /// Shows one job: its data, its attempts, why it failed.
@@ -75,7 +65,7 @@ pub struct ShowArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    setup: Setup,
+    setup: SetupPlace,
 }
 
 /// Has a failed job tried again, or all of a queue.
@@ -96,7 +86,7 @@ pub struct RetryArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    setup: Setup,
+    setup: SetupPlace,
 }
 
 /// Removes a job that nobody is working on. It is gone.
@@ -112,7 +102,7 @@ pub struct RemoveArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    setup: Setup,
+    setup: SetupPlace,
 }
 
 /// Lets no worker take jobs of a queue, on any host; jobs are added all the same.
@@ -126,7 +116,7 @@ pub struct PauseArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    setup: Setup,
+    setup: SetupPlace,
 }
 
 /// Lets workers take jobs of a paused queue again.
@@ -140,7 +130,7 @@ pub struct ResumeArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    setup: Setup,
+    setup: SetupPlace,
 }
 
 /// Removes every job of a queue that has not been begun. They are gone: what they were to do is not done.
@@ -158,7 +148,7 @@ pub struct DrainArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    setup: Setup,
+    setup: SetupPlace,
 }
 
 /// A queue of a running platform.
@@ -166,25 +156,19 @@ struct Queue {
     client: Client,
     token: String,
     base: String,
-    name: String,
 }
 
 impl Queue {
-    fn open(setup: &Setup, name: &str) -> Result<Self> {
-        let base = setup
-            .url
-            .clone()
-            .map_or_else(|| setup.place.url(SETUP_PORT), Ok)?;
+    fn open(setup: &SetupPlace, name: &str) -> Result<Self> {
         Ok(Self {
             client: setup.place.client()?,
             token: setup.place.operator_token()?,
-            base: base.trim_end_matches('/').to_owned(),
-            name: name.to_owned(),
+            base: setup.url(&format!("/api/queues/{}", escaped(name)))?,
         })
     }
 
     fn url(&self, rest: &str) -> String {
-        format!("{}/api/queues/{}{rest}", self.base, escaped(&self.name))
+        format!("{}{rest}", self.base)
     }
 
     async fn jobs(&self, state: &str, offset: usize, limit: usize) -> Result<Vec<Value>> {
@@ -400,7 +384,7 @@ fn render(jobs: &[Value], style: Style) -> String {
     let headings = ["ID", "NAME", "STATE", "ATTEMPT", "REASON"];
     let mut table = Table::new(&headings, &[3], style);
     for job in jobs {
-        let text = |name: &str| one_line(job[name].as_str().unwrap_or_default());
+        let text = |name: &str| harmless(job[name].as_str().unwrap_or_default());
         let attempt = format!("{}/{}", job["attempt"], job["attempts"]);
         let state = match job["state"] == "failed" {
             true => style.red(&text("state")),
@@ -422,22 +406,12 @@ fn shown(job: &Value) -> String {
     for (name, value) in job.as_object().into_iter().flatten() {
         let value = match value {
             Value::Null => continue,
-            Value::String(text) => one_line(text),
+            Value::String(text) => harmless(text),
             other => other.to_string(),
         };
         lines.push(format!("{name:14} {value}"));
     }
     lines.join("\n")
-}
-
-/// Hostile text on a terminal: control characters are shown, not obeyed.
-fn one_line(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| match c.is_control() {
-            true => c.escape_default().collect::<Vec<_>>(),
-            false => vec![c],
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::cli::{
     client::Ask,
     output::{Result, Style, Table, clear_screen, for_a_person, print, print_json},
-    place::{Place, SETUP_PORT},
+    place::SetupPlace,
 };
 use clap::Args;
 use http::Method;
@@ -25,26 +25,19 @@ pub struct MonitorArgs {
     /// Prints the counts once, as JSON.
     #[arg(long)]
     json: bool,
-    /// The address of exprsn-setup, where it is not the one that the configuration says.
-    #[arg(long, value_name = "URL", env = "EXPRSN_SETUP_URL")]
-    setup: Option<String>,
     #[command(flatten)]
-    place: Place,
+    setup: SetupPlace,
 }
 
 impl MonitorArgs {
     /// Runs the command.
     pub async fn run(self) -> Result {
-        let client = self.place.client()?;
-        let base = self
-            .setup
-            .clone()
-            .map_or_else(|| self.place.url(SETUP_PORT), Ok)?;
-        let url = format!("{}/api/queues", base.trim_end_matches('/'));
+        let client = self.setup.place.client()?;
+        let url = self.setup.url("/api/queues")?;
         let repeated = for_a_person() && !self.once && !self.json;
         loop {
             // Read each time: the host writes a new token when it starts anew.
-            let token = self.place.operator_token()?;
+            let token = self.setup.place.operator_token()?;
             let queues: Vec<Value> = client
                 .json(Ask::new(Method::GET, &url).token(&token))
                 .await?;
